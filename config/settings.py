@@ -1,0 +1,161 @@
+"""The settings classes. A missing or malformed value stops the process at start with the variable's name."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretBytes, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _from_base64(value: object) -> object:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+def _keyring(value: object) -> object:
+    """`id:base64,id:base64` → {id: key}."""
+    if not isinstance(value, str):
+        return value
+    pairs = (entry.partition(":") for entry in value.split(","))
+    return {identifier.strip(): base64.b64decode(key, validate=True) for identifier, _, key in pairs}
+
+
+Base64Bytes = Annotated[SecretBytes, BeforeValidator(_from_base64)]
+Keyring = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_keyring)]
+
+
+class DatabaseSettings(BaseSettings):
+    """PostgreSQL. `url` is a SQLAlchemy URL (`postgresql+psycopg://…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_DATABASE_")
+
+    url: SecretStr
+    # Concurrency near eight per two cores measured best; more only lengthens the tail.
+    pool_size: int = Field(default=8, ge=1, le=100)
+
+
+class RedisSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_REDIS_")
+
+    url: SecretStr
+
+
+class TemporalSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_TEMPORAL_")
+
+    address: str
+    namespace: str = "default"
+    # Names the code that a worker runs; deployments set it to the image's digest.
+    build_id: str = "development"
+
+
+class CodecSettings(BaseSettings):
+    """Data keys (32 bytes each) of the payload codec, by id. New payloads use `active_key_id`."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_CODEC_")
+
+    keys: Keyring
+    active_key_id: str
+
+
+class HsmSettings(BaseSettings):
+    """The PKCS#11 token. Only the vault worker and the API process, which adds cards, have these."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_HSM_")
+
+    module: Path
+    token_label: str = "durapay"
+    pin: SecretStr
+    sessions: int = Field(default=4, ge=1, le=64)
+
+
+class SealingSettings(BaseSettings):
+    """The public half (X25519, base64) of the network worker's key: whoever has it can only close boxes."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_SEALING_")
+
+    public_key: Base64Bytes
+
+
+class UnsealingSettings(BaseSettings):
+    """The private half (X25519, base64). The network worker alone has it."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_UNSEALING_")
+
+    private_key: Base64Bytes
+
+
+class NetworkSettings(BaseSettings):
+    """The link to the card network."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_NETWORK_")
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+    # DE32, the id under which the network knows this acquirer.
+    acquirer_id: str = Field(default="400123", pattern=r"^\d{1,11}$")
+    answer_timeout_seconds: float = Field(default=10.0, gt=0)
+    echo_interval_seconds: float = Field(default=30.0, gt=0)
+    tls_ca_file: Path | None = None
+
+
+class FraudSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_FRAUD_")
+
+    model_dir: Path = Path(__file__).parent.parent / "fraud" / "artifacts"
+
+
+class NotifySettings(BaseSettings):
+    """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_NOTIFY_")
+
+    fcm_service_account_file: Path
+    fcm_endpoint: str | None = None
+    twilio_account_sid: str
+    twilio_auth_token: SecretStr
+    twilio_from: str
+    twilio_endpoint: str | None = None
+    ses_region: str = "eu-central-1"
+    ses_sender: str
+    ses_access_key_id: str
+    ses_secret_access_key: SecretStr
+    ses_endpoint: str | None = None
+
+
+class ApiSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_API_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    # How long a caller waits for an authorization before it gets 202 with the payment's state.
+    wait_seconds: float = Field(default=10.0, gt=0, le=60)
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    # In minor units of any currency; a larger payment is refused before anything is started.
+    payment_limit_minor: int = Field(default=1_000_000, ge=1)
+    # ES256 (P-256) private key in PEM; signs the sessions' JWTs.
+    jwt_private_key: SecretStr
+    jwt_issuer: str = "https://durapay.local"
+    jwt_audience: str = "durapay-api"
+    session_seconds: int = Field(default=900, ge=60, le=86_400)
+    livemode: bool = False
+
+
+class StepUpSettings(BaseSettings):
+    """The secret (32 bytes, base64) from which the one-time codes of step-ups are derived (RFC 4226)."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_STEP_UP_")
+
+    secret: Base64Bytes
+
+
+class CodecServerSettings(BaseSettings):
+    """The server through which the Temporal UI reads payloads. `ui_origin` alone may call it from a browser."""
+
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_CODEC_SERVER_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8234, ge=1, le=65535)
+    ui_origin: str

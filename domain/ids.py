@@ -1,0 +1,62 @@
+"""Prefixed identifiers, in the manner of `pay_…`: what a thing is can be read from its id.
+
+An id that belongs to an idempotent request is derived from the caller and its key, so that the same request made
+twice names the same thing. It is a digest: a key may hold personal data, and ids appear in clear in Temporal.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+
+PAYMENT = "pay"
+REFUND = "re"
+PAYMENT_METHOD = "pm"
+USER = "usr"
+ACCOUNT = "acct"
+EVENT = "evt"
+TRANSFER = "tr"
+TOKEN = "tok"
+API_KEY = "key"
+SESSION = "ses"
+MESSAGE = "msg"
+REQUEST = "req"
+
+_RANDOM_BYTES = 15  # 120 bits, 24 characters of base32
+
+
+def new_id(prefix: str) -> str:
+    """A random id: `prefix`, an underscore and 24 lower-case base32 characters (120 bits)."""
+    return f"{prefix}_{_base32(secrets.token_bytes(_RANDOM_BYTES))}"
+
+
+def derived_id(prefix: str, *parts: str) -> str:
+    """The id that belongs to `parts`, always the same one (SHA-256 over the length-prefixed parts, cut to 120 bits)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(4, "big"))
+        digest.update(encoded)
+    return f"{prefix}_{_base32(digest.digest()[:_RANDOM_BYTES])}"
+
+
+def effect_key(subject_id: str, step: str, attempt: int = 1) -> str:
+    """The idempotency key of one effect: what it is for (`pay_…`, `authorize`) and which deliberate attempt it is."""
+    return f"{subject_id}:{step}:{attempt}"
+
+
+def payment_workflow_id(payment_id: str) -> str:
+    return f"payment/{payment_id}"
+
+
+def refund_workflow_id(refund_id: str) -> str:
+    return f"refund/{refund_id}"
+
+
+def provisioning_workflow_id(token_id: str) -> str:
+    return f"token-provisioning/{token_id}"
+
+
+def _base32(raw: bytes) -> str:
+    return base64.b32encode(raw).decode().rstrip("=").lower()

@@ -1,0 +1,84 @@
+"""What the platform asks of the card network, in the network's own words. The answers are in `outcomes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domain.merchants import Merchant
+from domain.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCredential:
+    """A card credential that only the network worker can open.
+
+    `sealed_pan` (base64) holds the DPAN and its expiry under the network worker's public key; it may be stored.
+    The sensitive authentication data (cryptogram, CVV) is not in here: it waits, sealed likewise, for some minutes
+    under `authentication_handle` in Redis, because PCI DSS 3.3.1 lets nothing of it be stored once the
+    authorization has been answered, and a workflow's history is a store. It is None where none is needed.
+    """
+
+    token_id: str
+    sealed_pan: str
+    authentication_handle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizeCommand:
+    """One authorization request (0100). `effect_key` makes it one, however often it is asked for."""
+
+    effect_key: str
+    payment_id: str
+    money: Money
+    merchant: Merchant
+    credential: SealedCredential
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseCommand:
+    """Undo the authorization or refund of `original_effect_key` (0420, repeated as 0421 until the 0430)."""
+
+    effect_key: str
+    original_effect_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureCommand:
+    """Tell the network that `money` of an approved authorization is taken (0220, repeated as 0221 until 0230)."""
+
+    effect_key: str
+    original_effect_key: str
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class RefundCommand:
+    """Give `money` back to the card of an earlier authorization (0200 with processing code 20)."""
+
+    effect_key: str
+    original_effect_key: str
+    payment_id: str
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionCommand:
+    """Tell the network which card number a new device number stands for (0620, repeated as 0621 until 0630).
+
+    `sealed_token` (base64) holds DPAN, PAN and expiry under the network worker's public key.
+    """
+
+    effect_key: str
+    token_id: str
+    sealed_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateAnswer:
+    """An answer to an authorization that came after the platform had stopped waiting. It never approves anything."""
+
+    payment_id: str
+    effect_key: str
+    response_code: str
+    stan: str
+    rrn: str

@@ -1,0 +1,5 @@
+"""All tables, so that whoever needs the whole metadata (Alembic) imports this package alone."""
+
+from store.models.base import Base
+
+__all__ = ["Base"]
