@@ -74,6 +74,7 @@ class PaymentEvent(StrEnum):
     VOIDED = "voided"
     EXPIRED = "expired"
     REFUND_RESERVED = "refund_reserved"
+    REFUND_DOUBTED = "refund_doubted"
     REFUND_SUCCEEDED = "refund_succeeded"
     REFUND_FAILED = "refund_failed"
     SETTLED = "settled"
@@ -104,10 +105,12 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     (_S.AUTHORIZED, _E.VOIDED): _S.VOIDED,
     (_S.AUTHORIZED, _E.EXPIRED): _S.EXPIRED,
     (_S.CAPTURED, _E.REFUND_RESERVED): _S.CAPTURED,
+    (_S.CAPTURED, _E.REFUND_DOUBTED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_SUCCEEDED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_FAILED): _S.CAPTURED,
     (_S.CAPTURED, _E.SETTLED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_RESERVED): _S.SETTLED,
+    (_S.SETTLED, _E.REFUND_DOUBTED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_SUCCEEDED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_FAILED): _S.SETTLED,
 }

@@ -45,7 +45,7 @@ class RiskRequest:
     merchant_category_code: str
     money: Money
     requested_at: datetime
-    signals: RiskSignals = RiskSignals()
+    signals: RiskSignals = field(default_factory=RiskSignals)
 
 
 @dataclass(frozen=True, slots=True)

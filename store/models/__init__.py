@@ -1,5 +1,6 @@
 """All tables, so that whoever needs the whole metadata (Alembic) imports this package alone."""
 
+from store.models import platform
 from store.models.base import Base
 
-__all__ = ["Base"]
+__all__ = ["Base", "platform"]

@@ -1,0 +1,25 @@
+"""The Temporal client that API, workers and tools share."""
+
+from __future__ import annotations
+
+from temporalio.client import Client
+
+from config.settings import CodecSettings, TemporalSettings
+from temporal.codec import EncryptionCodec
+from temporal.converter import data_converter
+
+
+def codec(settings: CodecSettings) -> EncryptionCodec:
+    keys = {identifier: key.get_secret_value() for identifier, key in settings.keys.items()}
+    return EncryptionCodec(keys, settings.active_key_id)
+
+
+async def connect(temporal: TemporalSettings, codec_settings: CodecSettings, *, lazy: bool = False) -> Client:
+    """A client on `temporal.address`. With `lazy` it connects at its first call, so a server that is down does not
+    keep a process from starting."""
+    return await Client.connect(
+        temporal.address,
+        namespace=temporal.namespace,
+        data_converter=data_converter(codec(codec_settings)),
+        lazy=lazy,
+    )

@@ -1,0 +1,24 @@
+"""The search attributes, by which operators find work in the Temporal UI. They are never encrypted: nothing personal.
+
+All of them must be registered before a workflow runs: upserting an unknown one loops the workflow task.
+"""
+
+from __future__ import annotations
+
+from temporalio.common import SearchAttributeKey
+
+PAYMENT_STATUS = SearchAttributeKey.for_keyword("PaymentStatus")
+# The step that waits for an operator, e.g. `network.reverse`; unset while nothing does.
+NEEDS_ATTENTION = SearchAttributeKey.for_keyword("NeedsAttention")
+IN_DOUBT_SINCE = SearchAttributeKey.for_datetime("InDoubtSince")
+AMOUNT_AT_RISK_MINOR = SearchAttributeKey.for_int("AmountAtRiskMinor")
+ACCOUNT_ID = SearchAttributeKey.for_keyword("AccountId")
+
+# Name → type, as `temporal operator search-attribute create` and `start-dev --search-attribute` take them.
+ALL: dict[str, str] = {
+    PAYMENT_STATUS.name: "Keyword",
+    NEEDS_ATTENTION.name: "Keyword",
+    IN_DOUBT_SINCE.name: "Datetime",
+    AMOUNT_AT_RISK_MINOR.name: "Int",
+    ACCOUNT_ID.name: "Keyword",
+}

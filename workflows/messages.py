@@ -1,0 +1,145 @@
+"""Inputs, updates, signals and results of the workflows. They are wire format: new fields get defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from domain.merchants import Merchant
+from domain.money import Money
+from domain.payments import CaptureMethod, PaymentStatus
+from domain.refunds import RefundStatus
+from domain.risk import RiskSignals
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """A card payment as the API accepted it. `token_id` names the card in the vault."""
+
+    payment_id: str
+    account_id: str
+    user_id: str
+    payment_method_id: str
+    token_id: str
+    card_bin: str
+    card_last4: str
+    money: Money
+    merchant: Merchant
+    capture_method: CaptureMethod
+    requested_at: datetime
+    signals: RiskSignals = field(default_factory=RiskSignals)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentSnapshot:
+    """A payment as last committed. Amounts are in minor units of the payment's currency."""
+
+    payment_id: str
+    status: PaymentStatus
+    amount_authorized_minor: int
+    amount_captured_minor: int
+    amount_refunded_minor: int
+    needs_attention: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """Take `amount_minor` (None: all that is left). With `final` the rest of the authorization is released."""
+
+    amount_minor: int | None = None
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VoidRequest:
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepUpAnswer:
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewDecision:
+    operator: str
+    approve: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRequest:
+    """Give `amount_minor` (None: all that is left) back."""
+
+    refund_id: str
+    amount_minor: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundSnapshot:
+    refund_id: str
+    status: RefundStatus
+    money: Money
+    failure_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOrder:
+    """The network's side of a refund whose amount the payment has reserved."""
+
+    refund_id: str
+    payment_id: str
+    authorization_key: str
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class RefundResult:
+    succeeded: bool
+    failure_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundInDoubt:
+    refund_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenProvisioning:
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequest:
+    """An operator asks for another try of a parked step, e.g. `network.reverse` (None: of all)."""
+
+    operator: str
+    step: str | None = None
+
+
+class Resolution(StrEnum):
+    """What an operator knows by other means of a step that the platform cannot finish."""
+
+    REVERSED = "reversed"
+    AUTHORIZED = "authorized"
+    ACKNOWLEDGED = "acknowledged"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRequest:
+    """One of the two people who force a step's outcome: the first proposes, another one confirms with the same."""
+
+    operator: str
+    step: str
+    outcome: Resolution
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveResult:
+    """`applied` is False while the second person's word is awaited."""
+
+    applied: bool

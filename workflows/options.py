@@ -1,0 +1,78 @@
+"""Named timeouts and retry policies. `start_to_close` bounds one attempt, `schedule_to_close` is the budget.
+
+When a budget is spent the workflow does not give up: see `workflows/steps.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypedDict
+
+from temporalio.common import RetryPolicy
+
+from temporal.task_queues import TaskQueue
+
+
+class LocalOptions(TypedDict):
+    start_to_close_timeout: timedelta
+    schedule_to_close_timeout: timedelta
+    retry_policy: RetryPolicy
+
+
+class CallOptions(LocalOptions):
+    task_queue: str
+
+
+# Milliseconds in our own trust zone, idempotent. The default first back-off of a second would turn one lost
+# connection into a second of waiting.
+LOCAL_STEP = LocalOptions(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=15),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=10), maximum_interval=timedelta(seconds=1)),
+)
+
+# The payer waits: past this the payment is declined, because nothing has been sent yet.
+VAULT_CALL = CallOptions(
+    task_queue=TaskQueue.VAULT,
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=2)),
+)
+
+# The adapter itself waits ten seconds for the host's answer and then says `Unknown`; five more are for a slow worker.
+NETWORK_CALL = CallOptions(
+    task_queue=TaskQueue.NETWORK,
+    start_to_close_timeout=timedelta(seconds=15),
+    schedule_to_close_timeout=timedelta(seconds=40),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)),
+)
+
+# Advices and reversals must arrive, and repeating them is safe: hours of back-off before anybody is called.
+NETWORK_ADVICE = CallOptions(
+    task_queue=TaskQueue.NETWORK,
+    start_to_close_timeout=timedelta(seconds=15),
+    schedule_to_close_timeout=timedelta(hours=4),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
+)
+
+# A vendor's outage may last a day; a receipt that comes later than that helps nobody.
+NOTIFICATION = CallOptions(
+    task_queue=TaskQueue.NOTIFY,
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=timedelta(hours=24),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=10)),
+)
+
+# Visa holds a cardholder-initiated authorization for 7 days.
+CAPTURE_WINDOW = timedelta(days=7)
+# Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.
+REFUND_WINDOW = timedelta(days=180)
+STEP_UP_WINDOW = timedelta(minutes=10)
+STEP_UP_ATTEMPTS = 3
+REVIEW_WINDOW = timedelta(hours=24)
+# How long the caller of a refund waits for the network's answer before it is told `pending`.
+REFUND_ANSWER_WAIT = timedelta(seconds=8)
+
+# A parked step tries again by itself, ever more seldom, so that healing needs no operator for each payment.
+FIRST_SELF_RETRY = timedelta(seconds=15)
+LONGEST_SELF_RETRY = timedelta(hours=1)

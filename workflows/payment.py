@@ -1,0 +1,598 @@
+"""The life of one card payment. This workflow is the only writer of its payment.
+
+The caller is answered by the update `authorize` as soon as the authorization is known; capture window, refunds and
+notifications go on behind the answer. Read `_live` first: it is the whole way of a payment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.contracts import (
+        CredentialRequest,
+        FraudActivities,
+        LedgerActivities,
+        NetworkActivities,
+        NotificationOrder,
+        NotifyActivities,
+        StepUpActivities,
+        StepUpAttempt,
+        VaultActivities,
+    )
+    from domain.declines import NETWORK_UNAVAILABLE, decline_code
+    from domain.errors import InvalidTransition
+    from domain.ids import effect_key, refund_workflow_id
+    from domain.money import Money
+    from domain.network import AuthorizeCommand, CaptureCommand, LateAnswer, ReverseCommand
+    from domain.outcomes import Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
+    from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
+    from domain.records import PaymentChange, PaymentOpening, RefundRecord
+    from domain.refunds import RefundStatus
+    from domain.risk import RiskAction, RiskDecision, RiskRequest
+    from temporal.search_attributes import AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
+    from workflows.messages import (
+        CaptureRequest,
+        PaymentRequest,
+        PaymentSnapshot,
+        RefundInDoubt,
+        RefundOrder,
+        RefundRequest,
+        RefundSnapshot,
+        Resolution,
+        ReviewDecision,
+        StepUpAnswer,
+        VoidRequest,
+    )
+    from workflows.options import (
+        CAPTURE_WINDOW,
+        LOCAL_STEP,
+        NETWORK_ADVICE,
+        NETWORK_CALL,
+        NOTIFICATION,
+        REFUND_ANSWER_WAIT,
+        REFUND_WINDOW,
+        REVIEW_WINDOW,
+        STEP_UP_ATTEMPTS,
+        STEP_UP_WINDOW,
+        VAULT_CALL,
+    )
+    from workflows.refund import RefundWorkflow
+    from workflows.steps import DurableSteps, failure_type
+
+
+@workflow.defn(name="payment")
+class PaymentWorkflow(DurableSteps):
+    @workflow.init
+    def __init__(self, request: PaymentRequest) -> None:
+        super().__init__()
+        self._request = request
+        self._payment = Payment(request.money)
+        # What the database holds; `_payment` runs ahead of it while a change is being recorded.
+        self._recorded = self._payment
+        self._version = 0
+        self._recording = asyncio.Lock()
+        self._standing_hold: str | None = None
+        self._capture_before: datetime | None = None
+        self._captures = 0
+        self._step_up_attempts = 0
+        self._refunds: dict[str, RefundSnapshot] = {}
+        self._late_answers: list[LateAnswer] = []
+
+    # ------------------------------------------------------------------------------------------ the way of a payment
+
+    @workflow.run
+    async def run(self, request: PaymentRequest) -> PaymentSnapshot:
+        return await self._whatever_comes(self._live())
+
+    async def _live(self) -> PaymentSnapshot:
+        decision = await self._assess()
+        await self._open(decision)
+        if await self._cleared(decision):
+            await self._authorize()
+        if self._payment.status is PaymentStatus.IN_DOUBT:
+            await self._resolve_doubt()
+        if self._payment.status is PaymentStatus.AUTHORIZED:
+            await self._capture_window()
+        if self._payment.status is PaymentStatus.CAPTURED:
+            await workflow.sleep(REFUND_WINDOW)
+        await self._background_done()
+        return self.snapshot()
+
+    async def _assess(self) -> RiskDecision:
+        request = self._request
+        risk_request = RiskRequest(
+            payment_id=request.payment_id,
+            account_id=request.account_id,
+            user_id=request.user_id,
+            card_id=request.payment_method_id,
+            card_bin=request.card_bin,
+            merchant_id=request.merchant.merchant_id,
+            merchant_category_code=request.merchant.category_code,
+            money=request.money,
+            requested_at=request.requested_at,
+            signals=request.signals,
+        )
+        return await self._until_done(
+            "fraud.assess",
+            lambda: workflow.execute_local_activity_method(FraudActivities.assess, risk_request, **LOCAL_STEP),
+        )
+
+    async def _open(self, decision: RiskDecision) -> None:
+        request = self._request
+        opening = PaymentOpening(
+            payment_id=request.payment_id,
+            account_id=request.account_id,
+            user_id=request.user_id,
+            payment_method_id=request.payment_method_id,
+            money=request.money,
+            merchant=request.merchant,
+            capture_method=request.capture_method,
+            risk=decision,
+            requested_at=request.requested_at,
+            hold=decision.action is not RiskAction.BLOCK,
+            metadata=request.metadata,
+        )
+        self._version = 1
+        recorded = await self._until_done(
+            "ledger.open_payment",
+            lambda: workflow.execute_local_activity_method(LedgerActivities.open_payment, opening, **LOCAL_STEP),
+        )
+        self._standing_hold = recorded.standing_hold
+
+    async def _cleared(self, decision: RiskDecision) -> bool:
+        """Whether the payment may go to the network: by the fraud decision, the payer's step-up or a reviewer."""
+        match decision.action:
+            case RiskAction.ALLOW:
+                return True
+            case RiskAction.BLOCK:
+                await self._change(PaymentEvent.BLOCKED, status_reason=next(iter(decision.reasons), "risk"))
+                self._notify("payment_declined", "blocked")
+                return False
+            case RiskAction.STEP_UP:
+                await self._change(PaymentEvent.STEP_UP_REQUIRED, status_reason=next(iter(decision.reasons), "risk"))
+                self._notify("step_up_code", "step-up")
+                await self._decided_within(PaymentStatus.REQUIRES_ACTION, STEP_UP_WINDOW, "step_up_expired")
+            case RiskAction.REVIEW:
+                await self._change(PaymentEvent.REVIEW_REQUIRED, status_reason=next(iter(decision.reasons), "risk"))
+                await self._decided_within(PaymentStatus.IN_REVIEW, REVIEW_WINDOW, "review_expired")
+        return self._payment.status is PaymentStatus.PROCESSING
+
+    async def _decided_within(self, waiting: PaymentStatus, window: timedelta, expired_reason: str) -> None:
+        if not await self._leaves(waiting, window):
+            await self._change(PaymentEvent.CANCELED, status_reason=expired_reason)
+
+    async def _leaves(self, status: PaymentStatus, within: timedelta) -> bool:
+        """Whether the payment leaves `status` in time. What happens at the very deadline counts as in time."""
+        try:
+            await workflow.wait_condition(lambda: self._payment.status is not status, timeout=within)
+        except TimeoutError:
+            return self._payment.status is not status
+        return True
+
+    async def _authorize(self) -> None:
+        """One authorization request to the network, every outcome handled. What is not an answer is a doubt."""
+        request = self._request
+        try:
+            credential = await workflow.execute_activity_method(
+                VaultActivities.issue_credential,
+                CredentialRequest(
+                    effect_key=self._effect("credential"),
+                    token_id=request.token_id,
+                    user_id=request.user_id,
+                    money=request.money,
+                    merchant=request.merchant,
+                    requested_at=request.requested_at,
+                ),
+                **VAULT_CALL,
+            )
+        except ActivityError as error:
+            # Nothing was sent, so nothing can have been charged; and the payer should not be charged much later.
+            await self._declined("processing_error", f"credential_{failure_type(error)}")
+            return
+        command = AuthorizeCommand(
+            effect_key=self._effect("authorize"),
+            payment_id=request.payment_id,
+            money=request.money,
+            merchant=request.merchant,
+            credential=credential,
+        )
+        outcome: Approved | Declined | Unknown
+        try:
+            outcome = await workflow.execute_activity_method(
+                NetworkActivities.authorize,
+                command,
+                **NETWORK_CALL,
+            )
+        except ActivityError:
+            outcome = Unknown(DoubtReason.WORKER_LOST)
+        match outcome:
+            case Approved():
+                await self._approved(outcome)
+            case Declined():
+                await self._declined(decline_code(outcome.response_code).code, f"issuer_{outcome.response_code}")
+            case Unknown():
+                await self._change(PaymentEvent.DOUBTED, status_reason=f"network_{outcome.reason}")
+
+    async def _approved(self, outcome: Approved) -> None:
+        self._capture_before = workflow.now() + CAPTURE_WINDOW
+        await self._change(
+            PaymentEvent.AUTHORIZED,
+            outcome.amount_minor,
+            approval_code=outcome.approval_code,
+            rrn=outcome.rrn,
+            capture_before=self._capture_before,
+        )
+        self._notify("payment_authorized", "authorized")
+
+    async def _declined(self, code: str, reason: str) -> None:
+        await self._change(PaymentEvent.DECLINED, decline_code=code, status_reason=reason)
+        self._notify("payment_declined", "declined")
+
+    async def _resolve_doubt(self) -> None:
+        """Reverse until the host says that it has, or two operators say what they know. A late yes changes nothing."""
+        outcome: Approved | Reversed | NeverSent = await self._until_done(
+            "network.reverse",
+            lambda: self._reverse("reverse"),
+            {
+                Resolution.REVERSED: Reversed(workflow.now()),
+                Resolution.AUTHORIZED: Approved(self._payment.money.amount_minor, "", "", "", workflow.now()),
+            },
+        )
+        match outcome:
+            case Approved():
+                await self._approved(outcome)
+            case Reversed():
+                await self._change(PaymentEvent.REVERSED, status_reason="reversed_after_doubt")
+                self._notify("payment_reversed", "reversed")
+            case NeverSent():
+                await self._change(
+                    PaymentEvent.NEVER_SENT, decline_code=NETWORK_UNAVAILABLE.code, status_reason="never_sent"
+                )
+                self._notify("payment_declined", "declined")
+
+    async def _capture_window(self) -> None:
+        if self._request.capture_method is CaptureMethod.AUTOMATIC:
+            await self._capture(self._payment.capturable_minor, final=True)
+            return
+        assert self._capture_before is not None
+        remaining = max(self._capture_before - workflow.now(), timedelta(0))
+        if not await self._leaves(PaymentStatus.AUTHORIZED, remaining):
+            await self._change(PaymentEvent.EXPIRED, status_reason="capture_window_passed")
+            if self._payment.status is PaymentStatus.EXPIRED:
+                self._release_at_network()
+
+    # ------------------------------------------------------------------------------------------------------- updates
+
+    @workflow.update(name="authorize")
+    async def authorize(self) -> PaymentSnapshot:
+        """The payment as soon as it is known how it stands; the caller's early answer."""
+        await self._answerable()
+        return self.snapshot()
+
+    @workflow.update(name="capture")
+    async def capture(self, request: CaptureRequest) -> PaymentSnapshot:
+        await self._capture(self._capture_amount(request), final=request.final)
+        return self.snapshot()
+
+    @capture.validator
+    def _may_capture(self, request: CaptureRequest) -> None:
+        self._check(PaymentEvent.CAPTURED, self._capture_amount(request))
+
+    @workflow.update(name="void")
+    async def void(self, request: VoidRequest) -> PaymentSnapshot:
+        """Release an authorization without captures, or cancel a payment that waits for its payer or a reviewer."""
+        event = self._void_event()
+        await self._change(event, status_reason=request.reason or "requested")
+        if event is PaymentEvent.VOIDED:
+            self._release_at_network()
+        return self.snapshot()
+
+    @void.validator
+    def _may_void(self, request: VoidRequest) -> None:
+        self._check(self._void_event())
+
+    @workflow.update(name="confirm_step_up")
+    async def confirm_step_up(self, answer: StepUpAnswer) -> PaymentSnapshot:
+        """The payer's one-time code. Counted before it is compared; the third wrong one blocks the payment."""
+        self._step_up_attempts += 1
+        request = self._request
+        attempt = StepUpAttempt(request.payment_id, request.money, request.merchant.name, answer.code)
+        verdict = await self._until_done(
+            f"step_up.verify:{self._step_up_attempts}",
+            lambda: workflow.execute_local_activity_method(StepUpActivities.verify, attempt, **LOCAL_STEP),
+        )
+        if self._payment.status is not PaymentStatus.REQUIRES_ACTION:
+            raise ApplicationError("the payment waits for no code any more", type="payment_unexpected_state")
+        if verdict.correct:
+            await self._change(PaymentEvent.STEP_UP_PASSED)
+            await self._answerable()
+        elif self._step_up_attempts >= STEP_UP_ATTEMPTS:
+            await self._change(PaymentEvent.STEP_UP_FAILED, status_reason="step_up_attempts_exceeded")
+        else:
+            raise ApplicationError("the code is wrong", type="step_up_code_incorrect")
+        return self.snapshot()
+
+    @confirm_step_up.validator
+    def _may_confirm(self, answer: StepUpAnswer) -> None:
+        self._check(PaymentEvent.STEP_UP_PASSED)
+        if self._step_up_attempts >= STEP_UP_ATTEMPTS:
+            raise ApplicationError("no attempt is left", type="step_up_attempts_exceeded")
+
+    @workflow.update(name="review")
+    async def review(self, decision: ReviewDecision) -> PaymentSnapshot:
+        """A reviewer's decision on a payment that fraud scoring sent to a person."""
+        event = PaymentEvent.REVIEW_APPROVED if decision.approve else PaymentEvent.REVIEW_REJECTED
+        await self._change(event, status_reason=f"review_{'approved' if decision.approve else 'rejected'}")
+        if decision.approve:
+            await self._answerable()
+        return self.snapshot()
+
+    @review.validator
+    def _may_review(self, decision: ReviewDecision) -> None:
+        self._check(PaymentEvent.REVIEW_APPROVED)
+        if not decision.operator.strip() or not decision.reason.strip():
+            raise ApplicationError("a review needs an operator and a reason", type="reason_required")
+
+    @workflow.update(name="refund")
+    async def refund(self, request: RefundRequest) -> RefundSnapshot:
+        """Reserve the amount, then give it back through a workflow of the refund's own.
+
+        Answers with what is known after some seconds; the refund goes on behind.
+        """
+        amount_minor = self._refund_amount(request)
+        snapshot = RefundSnapshot(
+            request.refund_id, RefundStatus.PENDING, Money(amount_minor, self._request.money.currency)
+        )
+        self._refunds[request.refund_id] = snapshot
+        await self._change(
+            PaymentEvent.REFUND_RESERVED, amount_minor, refund=self._refund_record(snapshot, request.reason)
+        )
+        self._in_background(self._run_refund(snapshot))
+        try:
+            await workflow.wait_condition(
+                lambda: self._refunds[request.refund_id].status is not RefundStatus.PENDING,
+                timeout=REFUND_ANSWER_WAIT,
+            )
+        except TimeoutError:
+            workflow.logger.info("refund %s is answered while pending", request.refund_id)
+        return self._refunds[request.refund_id]
+
+    @refund.validator
+    def _may_refund(self, request: RefundRequest) -> None:
+        if request.refund_id in self._refunds:
+            raise ApplicationError("the refund exists already", type="refund_exists")
+        self._check(PaymentEvent.REFUND_RESERVED, self._refund_amount(request))
+
+    # -------------------------------------------------------------------------------------------- signals and queries
+
+    @workflow.signal(name="late_answer")
+    def late_answer(self, answer: LateAnswer) -> None:
+        """An answer to a request that the platform had stopped waiting for: it is kept and decides nothing."""
+        self._late_answers.append(answer)
+        self._show_details()
+
+    @workflow.signal(name="refund_in_doubt")
+    async def refund_in_doubt(self, notice: RefundInDoubt) -> None:
+        snapshot = self._refunds[notice.refund_id]
+        if snapshot.status is RefundStatus.PENDING:
+            await self._refund_changed(PaymentEvent.REFUND_DOUBTED, replace(snapshot, status=RefundStatus.IN_DOUBT))
+
+    @workflow.query(name="snapshot")
+    def snapshot(self) -> PaymentSnapshot:
+        return PaymentSnapshot(
+            payment_id=self._request.payment_id,
+            status=self._recorded.status,
+            amount_authorized_minor=self._recorded.amount_authorized_minor,
+            amount_captured_minor=self._recorded.amount_captured_minor,
+            amount_refunded_minor=self._recorded.amount_refunded_minor,
+            needs_attention=self.needs_attention(),
+        )
+
+    # ----------------------------------------------------------------------------------------------------------- parts
+
+    async def _answerable(self) -> None:
+        """Returns when the recorded state is one that a caller can be told."""
+        await workflow.wait_condition(lambda: self._recorded.status is not PaymentStatus.PROCESSING)
+
+    def _check(self, event: PaymentEvent, amount_minor: int = 0) -> None:
+        """Refuses, before anything is written to the history, what `apply` would refuse."""
+        try:
+            apply(self._payment, event, amount_minor)
+        except InvalidTransition as refusal:
+            raise ApplicationError(str(refusal), type=refusal.code) from refusal
+
+    async def _change(
+        self,
+        event: PaymentEvent,
+        amount_minor: int = 0,
+        *,
+        final: bool = True,
+        decline_code: str | None = None,
+        status_reason: str | None = None,
+        approval_code: str | None = None,
+        rrn: str | None = None,
+        capture_before: datetime | None = None,
+        refund: RefundRecord | None = None,
+    ) -> None:
+        """Moves the payment on and records it with its ledger entries and its event, in one transaction.
+
+        The move itself happens before the first await: of two handlers that want the same thing, one gets it and the
+        other a typed refusal.
+        """
+        try:
+            payment = apply(self._payment, event, amount_minor, final=final)
+        except InvalidTransition as refusal:
+            raise ApplicationError(str(refusal), type=refusal.code) from refusal
+        self._payment = payment
+        self._version += 1
+        version = self._version
+        occurred_at = workflow.now()
+        async with self._recording:
+            change = PaymentChange(
+                payment_id=self._request.payment_id,
+                account_id=self._request.account_id,
+                merchant_id=self._request.merchant.merchant_id,
+                version=version,
+                event=event,
+                payment=payment,
+                occurred_at=occurred_at,
+                amount_minor=amount_minor,
+                final=final,
+                standing_hold=self._standing_hold,
+                decline_code=decline_code,
+                status_reason=status_reason,
+                approval_code=approval_code,
+                rrn=rrn,
+                capture_before=capture_before,
+                refund=refund,
+            )
+            recorded = await self._until_done(
+                "ledger.record",
+                lambda: workflow.execute_local_activity_method(LedgerActivities.record, change, **LOCAL_STEP),
+            )
+            self._standing_hold = recorded.standing_hold
+            before, self._recorded = self._recorded, payment
+            self._show(before.status, payment.status)
+
+    async def _capture(self, amount_minor: int, *, final: bool) -> None:
+        self._captures += 1
+        number = self._captures
+        await self._change(PaymentEvent.CAPTURED, amount_minor, final=final)
+        command = CaptureCommand(
+            effect_key=effect_key(self._request.payment_id, "capture", number),
+            original_effect_key=self._effect("authorize"),
+            money=Money(amount_minor, self._request.money.currency),
+        )
+        self._in_background(self._advise_capture(command))
+
+    async def _advise_capture(self, command: CaptureCommand) -> None:
+        await self._until_done(
+            f"network.{command.effect_key}",
+            lambda: workflow.execute_activity_method(NetworkActivities.capture, command, **NETWORK_ADVICE),
+        )
+
+    def _release_at_network(self) -> None:
+        """Reverses an approved authorization behind the answer: our books have let it go already."""
+        self._in_background(self._reverse_approved())
+
+    async def _reverse_approved(self) -> None:
+        await self._until_done(
+            "network.reverse",
+            lambda: self._reverse("void"),
+            {Resolution.REVERSED: Reversed(workflow.now())},
+        )
+
+    async def _reverse(self, step: str) -> Reversed | NeverSent:
+        command = ReverseCommand(self._effect(step), self._effect("authorize"))
+        return await workflow.execute_activity_method(
+            NetworkActivities.reverse,
+            command,
+            **NETWORK_ADVICE,
+        )
+
+    async def _run_refund(self, snapshot: RefundSnapshot) -> None:
+        order = RefundOrder(
+            refund_id=snapshot.refund_id,
+            payment_id=self._request.payment_id,
+            authorization_key=self._effect("authorize"),
+            money=snapshot.money,
+        )
+        result = await self._until_done(
+            f"refund:{snapshot.refund_id}",
+            lambda: workflow.execute_child_workflow(
+                RefundWorkflow.run,
+                order,
+                id=refund_workflow_id(snapshot.refund_id),
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            ),
+        )
+        if result.succeeded:
+            await self._refund_changed(
+                PaymentEvent.REFUND_SUCCEEDED,
+                replace(snapshot, status=RefundStatus.SUCCEEDED),
+                snapshot.money.amount_minor,
+            )
+            self._notify("payment_refunded", f"refunded:{snapshot.refund_id}", snapshot.money)
+        else:
+            await self._refund_changed(
+                PaymentEvent.REFUND_FAILED,
+                replace(snapshot, status=RefundStatus.FAILED, failure_code=result.failure_code),
+                snapshot.money.amount_minor,
+            )
+
+    async def _refund_changed(self, event: PaymentEvent, snapshot: RefundSnapshot, amount_minor: int = 0) -> None:
+        await self._change(event, amount_minor, refund=self._refund_record(snapshot))
+        self._refunds[snapshot.refund_id] = snapshot
+
+    def _refund_record(self, snapshot: RefundSnapshot, reason: str | None = None) -> RefundRecord:
+        return RefundRecord(
+            refund_id=snapshot.refund_id,
+            account_id=self._request.account_id,
+            money=snapshot.money,
+            status=snapshot.status,
+            reason=reason,
+            failure_code=snapshot.failure_code,
+        )
+
+    def _notify(self, kind: str, step: str, money: Money | None = None) -> None:
+        """Tells the payer behind the answer, once. A notification never holds the payment up, and it may fail."""
+        request = self._request
+        order = NotificationOrder(
+            key=f"{request.payment_id}:notify:{step}",
+            user_id=request.user_id,
+            kind=kind,
+            payment_id=request.payment_id,
+            money=money or request.money,
+            facts={"merchant": request.merchant.name, "last4": request.card_last4},
+        )
+        self._in_background(self._deliver(order))
+
+    async def _deliver(self, order: NotificationOrder) -> None:
+        try:
+            await workflow.execute_activity_method(NotifyActivities.deliver, order, **NOTIFICATION)
+        except ActivityError as error:
+            # The deliveries table says which channel failed; the payment itself has nothing to wait for.
+            workflow.logger.warning("notification %s was not delivered: %s", order.key, failure_type(error))
+
+    def _show(self, before: PaymentStatus, status: PaymentStatus) -> None:
+        """Search attributes and details for operators. Each upsert costs the server, so only what changed is told."""
+        if before is not status:
+            updates: list[SearchAttributeUpdate[Any]] = [PAYMENT_STATUS.value_set(status)]
+            if status is PaymentStatus.IN_DOUBT:
+                updates.append(IN_DOUBT_SINCE.value_set(workflow.now()))
+                updates.append(AMOUNT_AT_RISK_MINOR.value_set(self._request.money.amount_minor))
+            elif before is PaymentStatus.IN_DOUBT:
+                updates += [IN_DOUBT_SINCE.value_unset(), AMOUNT_AT_RISK_MINOR.value_unset()]
+            workflow.upsert_search_attributes(updates)
+        self._show_details()
+
+    def _show_details(self) -> None:
+        payment = self._recorded
+        lines = [
+            f"**{payment.status}** · {payment.money} · {self._request.merchant.name}",
+            f"authorized {payment.amount_authorized_minor}, captured {payment.amount_captured_minor}, "
+            f"refunded {payment.amount_refunded_minor} (minor units)",
+        ]
+        lines += [f"late answer {answer.response_code}, STAN {answer.stan}" for answer in self._late_answers]
+        workflow.set_current_details("\n\n".join(lines))
+
+    def _effect(self, step: str) -> str:
+        return effect_key(self._request.payment_id, step)
+
+    def _capture_amount(self, request: CaptureRequest) -> int:
+        return self._payment.capturable_minor if request.amount_minor is None else request.amount_minor
+
+    def _refund_amount(self, request: RefundRequest) -> int:
+        return self._payment.refundable_minor if request.amount_minor is None else request.amount_minor
+
+    def _void_event(self) -> PaymentEvent:
+        waits = self._payment.status in (PaymentStatus.REQUIRES_ACTION, PaymentStatus.IN_REVIEW)
+        return PaymentEvent.CANCELED if waits else PaymentEvent.VOIDED
