@@ -1,0 +1,1 @@
+"""Activities touch the world: each translates, calls one service, and translates back."""

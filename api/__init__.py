@@ -1,0 +1,1 @@
+"""The HTTP API: thin. It authenticates, validates, starts workflows, waits for their early answers, and reads."""

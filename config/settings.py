@@ -66,7 +66,7 @@ class HsmSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DURAPAY_HSM_")
 
     module: Path
-    token_label: str = "durapay"
+    token_label: str = "durapay"  # noqa: S105 - a name
     pin: SecretStr
     sessions: int = Field(default=4, ge=1, le=64)
 

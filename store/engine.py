@@ -17,5 +17,7 @@ def create_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        # An error names the statement, never its values.
+        hide_parameters=True,
         connect_args={"options": "-c lock_timeout=5000 -c statement_timeout=15000 -c timezone=UTC"},
     )

@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.ids import effect_key, refund_workflow_id
     from domain.money import Money
     from domain.network import AuthorizeCommand, CaptureCommand, LateAnswer, ReverseCommand
-    from domain.outcomes import Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
+    from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
     from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
     from domain.records import PaymentChange, PaymentOpening, RefundRecord
     from domain.refunds import RefundStatus
@@ -234,7 +234,7 @@ class PaymentWorkflow(DurableSteps):
 
     async def _declined(self, code: str, reason: str) -> None:
         await self._change(PaymentEvent.DECLINED, decline_code=code, status_reason=reason)
-        self._notify("payment_declined", "declined")
+        self._notify("payment_declined", "declined", decline_code=code)
 
     async def _resolve_doubt(self) -> None:
         """Reverse until the host says that it has, or two operators say what they know. A late yes changes nothing."""
@@ -256,7 +256,7 @@ class PaymentWorkflow(DurableSteps):
                 await self._change(
                     PaymentEvent.NEVER_SENT, decline_code=NETWORK_UNAVAILABLE.code, status_reason="never_sent"
                 )
-                self._notify("payment_declined", "declined")
+                self._notify("payment_declined", "declined", decline_code=NETWORK_UNAVAILABLE.code)
 
     async def _capture_window(self) -> None:
         if self._request.capture_method is CaptureMethod.AUTOMATIC:
@@ -475,8 +475,9 @@ class PaymentWorkflow(DurableSteps):
 
     async def _advise_capture(self, command: CaptureCommand) -> None:
         await self._until_done(
-            f"network.{command.effect_key}",
+            f"network.capture:{command.effect_key}",
             lambda: workflow.execute_activity_method(NetworkActivities.capture, command, **NETWORK_ADVICE),
+            {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
 
     def _release_at_network(self) -> None:
@@ -542,7 +543,7 @@ class PaymentWorkflow(DurableSteps):
             failure_code=snapshot.failure_code,
         )
 
-    def _notify(self, kind: str, step: str, money: Money | None = None) -> None:
+    def _notify(self, kind: str, step: str, money: Money | None = None, **facts: str) -> None:
         """Tells the payer behind the answer, once. A notification never holds the payment up, and it may fail."""
         request = self._request
         order = NotificationOrder(
@@ -551,7 +552,7 @@ class PaymentWorkflow(DurableSteps):
             kind=kind,
             payment_id=request.payment_id,
             money=money or request.money,
-            facts={"merchant": request.merchant.name, "last4": request.card_last4},
+            facts={"merchant": request.merchant.name, "last4": request.card_last4, **facts},
         )
         self._in_background(self._deliver(order))
 

@@ -68,7 +68,8 @@ CREATE TABLE platform.payments (
     amount_captured_minor bigint NOT NULL DEFAULT 0,
     amount_refunded_minor bigint NOT NULL DEFAULT 0,
     refunds_pending_minor bigint NOT NULL DEFAULT 0,
-    capture_method text NOT NULL CONSTRAINT ck_payments_capture_method CHECK (capture_method IN ('automatic', 'manual')),
+    capture_method text NOT NULL
+        CONSTRAINT ck_payments_capture_method CHECK (capture_method IN ('automatic', 'manual')),
     capture_before timestamptz,
     merchant jsonb NOT NULL,
     decline_code text,

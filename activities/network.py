@@ -1,0 +1,41 @@
+"""The card network's side of a payment: only the workers of its queue open a credential."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from activities import contracts
+from activities.errors import translated
+from domain.network import AuthorizeCommand, CaptureCommand, ProvisionCommand, RefundCommand, ReverseCommand
+from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
+from network.gateway import NetworkGateway
+
+
+class NetworkActivities(contracts.NetworkActivities):
+    def __init__(self, gateway: NetworkGateway) -> None:
+        self._gateway = gateway
+
+    @activity.defn(name="network.authorize")
+    async def authorize(self, command: AuthorizeCommand) -> Approved | Declined | Unknown:
+        with translated():
+            return await self._gateway.authorize(command)
+
+    @activity.defn(name="network.reverse")
+    async def reverse(self, command: ReverseCommand) -> Reversed | NeverSent:
+        with translated():
+            return await self._gateway.reverse(command)
+
+    @activity.defn(name="network.capture")
+    async def capture(self, command: CaptureCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.capture(command)
+
+    @activity.defn(name="network.refund")
+    async def refund(self, command: RefundCommand) -> Approved | Declined | Unknown:
+        with translated():
+            return await self._gateway.refund(command)
+
+    @activity.defn(name="network.provision")
+    async def provision(self, command: ProvisionCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.provision(command)

@@ -1,0 +1,43 @@
+"""The vault's side of a payment: only the workers of its queue hold the HSM's PIN."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from temporalio import activity
+
+from activities import contracts
+from activities.contracts import CredentialRequest, ProvisioningBox, TokenRef
+from activities.errors import translated
+from domain.countries import NUMERIC_BY_ALPHA_2
+from domain.network import SealedCredential
+from vault.credentials import IssueCredential
+from vault.service import Vault
+
+
+class VaultActivities(contracts.VaultActivities):
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    @activity.defn(name="vault.issue_credential")
+    async def issue_credential(self, request: CredentialRequest) -> SealedCredential:
+        command = IssueCredential(
+            token_id=request.token_id,
+            owner_id=request.user_id,
+            effect_key=request.effect_key,
+            money=request.money,
+            merchant_country=NUMERIC_BY_ALPHA_2[request.merchant.country],
+            transaction_date=request.requested_at.astimezone(UTC).date(),
+        )
+        with translated():
+            return await self._vault.issue_credential(command)
+
+    @activity.defn(name="vault.provisioning_box")
+    async def provisioning_box(self, token: TokenRef) -> ProvisioningBox:
+        with translated():
+            return ProvisioningBox(await self._vault.provisioning_box(token.token_id))
+
+    @activity.defn(name="vault.activate_token")
+    async def activate_token(self, token: TokenRef) -> None:
+        with translated():
+            await self._vault.activate(token.token_id)

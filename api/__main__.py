@@ -1,0 +1,67 @@
+"""`python -m api`: serves the API until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import uvicorn
+from redis.asyncio import Redis
+
+from api.app import create_app
+from api.context import ApiContext
+from api.sessions import SessionTokens
+from config.logs import configure_logging
+from config.settings import (
+    ApiSettings,
+    CodecSettings,
+    DatabaseSettings,
+    HsmSettings,
+    RedisSettings,
+    SealingSettings,
+    TemporalSettings,
+)
+from sealing import Sealer
+from store.engine import create_engine
+from temporal.client import connect
+from vault.hsm.pkcs11_provider import Pkcs11Provider
+from vault.service import Vault
+
+
+@asynccontextmanager
+async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
+    """All that the routes need. Temporal is reached at the first call, so the API starts without it."""
+    database, hsm = DatabaseSettings(), HsmSettings()
+    async with AsyncExitStack() as stack:
+        engine = create_engine(database.url.get_secret_value(), pool_size=database.pool_size)
+        stack.push_async_callback(engine.dispose)
+        redis: Redis = Redis.from_url(RedisSettings().url.get_secret_value())
+        stack.push_async_callback(redis.aclose)
+        provider = Pkcs11Provider(hsm.module, hsm.token_label, hsm.pin.get_secret_value(), sessions=hsm.sessions)
+        stack.callback(provider.close)
+        sealer = Sealer(SealingSettings().public_key.get_secret_value())
+        vault = Vault(engine, redis, provider, sealer)
+        stack.callback(vault.close)
+        yield ApiContext(
+            settings=settings,
+            engine=engine,
+            temporal=await connect(TemporalSettings(), CodecSettings(), lazy=True),
+            vault=vault,
+            sessions=SessionTokens(
+                settings.jwt_private_key.get_secret_value().encode(),
+                settings.jwt_issuer,
+                settings.jwt_audience,
+                settings.session_seconds,
+            ),
+        )
+
+
+def main() -> None:
+    configure_logging()
+    settings = ApiSettings()
+    app = create_app(lambda: open_context(settings), settings.max_body_bytes)
+    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_config=None)
+
+
+if __name__ == "__main__":
+    main()

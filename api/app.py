@@ -1,0 +1,165 @@
+"""The application: routes, error shape, documentation pages."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api.context import ApiContext
+from api.errors import CATALOGUE, ApiError, unavailable
+from api.middleware import BodyLimit, RequestIds
+from api.routes import payment_methods, payments, users
+from api.schemas.common import ErrorAnswer
+
+_log = logging.getLogger("durapay.api")
+
+_DESCRIPTION = """
+Card payments as durable workflows. Amounts are integers of minor units, ids carry their kind, times are RFC 3339 UTC.
+
+Authenticate with `Authorization: Bearer …`: an API key (`sk_…`), or a session token of one user. Every POST takes an
+`Idempotency-Key`; sending it again does nothing twice. Errors have one shape, and every code is explained at
+[`/errors`](/errors).
+"""
+
+_ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        400: "Bad request",
+        401: "Not authenticated",
+        402: "Declined or blocked",
+        403: "Not permitted",
+        404: "Not found",
+        409: "Not in this state",
+        413: "Body too large",
+        415: "Unsupported content type",
+        422: "Invalid parameter",
+        503: "Try again",
+    }.items()
+}
+
+Lifespan = Callable[[], AbstractAsyncContextManager[ApiContext]]
+
+
+def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastAPI:
+    """The API on the context that `open_context` opens at start-up and closes at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_context() as context:
+            app.state.context = context
+            yield
+
+    app = FastAPI(
+        title="durapay",
+        version="2026-11-22",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses=_ERROR_ANSWERS,
+        redoc_url=None,
+    )
+    for router in (users.router, payment_methods.router, payments.router):
+        app.include_router(router)
+    _add_pages(app)
+    _add_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/health", include_in_schema=False)
+    async def health(request: Request) -> dict[str, str]:
+        async with request.app.state.context.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        return {"status": "ok"}
+
+    @app.get("/errors", include_in_schema=False)
+    async def errors() -> HTMLResponse:
+        return HTMLResponse(_errors_page())
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> JSONResponse:
+        return _answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _answer(request, _validation_error(request, error))
+
+    @app.exception_handler(HTTPException)
+    async def routed(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "route_missing", 405: "method_not_allowed", 400: "body_invalid"}.get(error.status_code)
+        return _answer(request, ApiError(code or "internal_error", str(error.detail)))
+
+    @app.exception_handler(DBAPIError)
+    async def database_fault(request: Request, error: DBAPIError) -> JSONResponse:
+        _log.error("database fault in %s: %s", request.state.request_id, type(error.orig).__name__)
+        return _answer(request, unavailable("database"))
+
+    @app.exception_handler(PoolTimeout)
+    async def database_busy(request: Request, error: PoolTimeout) -> JSONResponse:
+        _log.error("no database connection for %s", request.state.request_id)
+        return _answer(request, unavailable("database"))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        # The type and the place are logged, not the message: it may quote what the caller sent.
+        _log.error("fault in %s: %s", request.state.request_id, type(error).__name__, exc_info=error)
+        return _answer(request, ApiError("internal_error", "Something went wrong on our side."))
+
+
+def _answer(request: Request, error: ApiError) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after_seconds)} if error.retry_after_seconds else None
+    body = error.body(str(request.base_url).rstrip("/"), request.state.request_id)
+    return JSONResponse(body, error.status, headers=headers)
+
+
+def _validation_error(request: Request, error: RequestValidationError) -> ApiError:
+    """The first thing that is wrong, named by its parameter. What the caller sent is not repeated."""
+    problem = error.errors()[0]
+    kind, location = str(problem["type"]), [str(part) for part in problem["loc"]]
+    if kind == "json_invalid":
+        return ApiError("body_invalid", "The body is not valid JSON.")
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if location == ["body"] and content_type != "application/json":
+        return ApiError("content_type_unsupported", "Send the body as `application/json`.", "Content-Type")
+    param = problem.get("ctx", {}).get("param") or ".".join(location[1:]) or None
+    code = _code_of(kind, location[-1])
+    return ApiError(code, f"{param or 'The body'}: {str(problem['msg'])[:200]}.", param)
+
+
+def _code_of(kind: str, field: str) -> str:
+    if kind in CATALOGUE:
+        return kind
+    if kind == "missing":
+        return "parameter_missing"
+    if kind == "extra_forbidden":
+        return "parameter_unknown"
+    return "amount_invalid" if field == "amount_minor" else "parameter_invalid"
+
+
+def _errors_page() -> str:
+    rows = "".join(
+        f'<tr id="{entry.code}"><td><code>{entry.code}</code></td><td>{entry.status}</td>'
+        f"<td><code>{entry.type}</code></td><td>{html.escape(entry.meaning)}</td></tr>"
+        for entry in CATALOGUE.values()
+    )
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>durapay: errors</title>
+<style>body{{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+table{{border-collapse:collapse}}td,th{{padding:.4rem .8rem;border-bottom:1px solid #ddd;text-align:left}}
+tr:target{{background:#fff3c4}}</style>
+<h1>Errors</h1><p>Every refusal has this shape: <code>{{"error": {{"type", "code", "decline_code", "message", "param",
+"doc_url", "request_id"}}}}</code>. A refused request has changed nothing.</p>
+<table><tr><th>code</th><th>HTTP</th><th>type</th><th>meaning</th></tr>{rows}</table></html>"""

@@ -1,0 +1,76 @@
+"""Who is asking: a client or operator by API key, or a user by session token. Both come as `Authorization: Bearer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import jwt
+from fastapi import Depends, Request
+
+from api.context import ApiContext, Context
+from api.errors import ApiError
+from api.keys import find_owner
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """`user_id` is set for a session: then nothing of any other user exists for it."""
+
+    account_id: str
+    user_id: str | None
+    operator: bool
+
+    @property
+    def name(self) -> str:
+        """What idempotency keys are scoped to."""
+        return self.user_id or self.account_id
+
+    def may_see(self, user_id: str) -> bool:
+        return self.user_id is None or self.user_id == user_id
+
+
+async def authenticate(request: Request, context: Context) -> Principal:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credentials:
+        raise ApiError("api_key_missing", "Send an API key or session token as `Authorization: Bearer …`.")
+    if credentials.startswith("sk_"):
+        return await _by_api_key(context, credentials)
+    return _by_session(context, credentials)
+
+
+async def _by_api_key(context: ApiContext, key: str) -> Principal:
+    async with context.engine.connect() as connection:
+        owner = await find_owner(connection, key)
+    if owner is None:
+        raise ApiError("credentials_invalid", "The API key is not valid.")
+    return Principal(owner.account_id, None, owner.role == "operator")
+
+
+def _by_session(context: ApiContext, token: str) -> Principal:
+    try:
+        claims = context.sessions.verify(token)
+    except jwt.ExpiredSignatureError:
+        raise ApiError("session_expired", "The session has expired.") from None
+    except jwt.InvalidTokenError:
+        raise ApiError("credentials_invalid", "The session token is not valid.") from None
+    return Principal(claims.account_id, claims.user_id, operator=False)
+
+
+Caller = Annotated[Principal, Depends(authenticate)]
+
+
+async def _client(caller: Caller) -> Principal:
+    if caller.user_id is not None:
+        raise ApiError("permission_denied", "This needs an API key.")
+    return caller
+
+
+async def _operator(caller: Caller) -> Principal:
+    if not caller.operator:
+        raise ApiError("permission_denied", "This needs an operator's API key.")
+    return caller
+
+
+Client = Annotated[Principal, Depends(_client)]
+Operator = Annotated[Principal, Depends(_operator)]

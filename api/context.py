@@ -1,0 +1,31 @@
+"""What every route needs, made once at start-up and handed out by FastAPI's dependencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from api.sessions import SessionTokens
+from config.settings import ApiSettings
+from vault.service import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    settings: ApiSettings
+    engine: AsyncEngine
+    temporal: Client
+    vault: Vault
+    sessions: SessionTokens
+
+
+def _context(request: Request) -> ApiContext:
+    context: ApiContext = request.app.state.context
+    return context
+
+
+Context = Annotated[ApiContext, Depends(_context)]

@@ -1,0 +1,109 @@
+"""Every error that the API answers with: one catalogue, one shape.
+
+`{"error": {"type", "code", "decline_code", "message", "param", "doc_url", "request_id"}}`. The page at `/errors` is
+made from the same catalogue, and each error's `doc_url` points into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+API_ERROR = "api_error"
+CARD_ERROR = "card_error"
+IDEMPOTENCY_ERROR = "idempotency_error"
+INVALID_REQUEST = "invalid_request_error"
+AUTHENTICATION_ERROR = "authentication_error"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """One documented refusal. `meaning` is for the developer who reads the page."""
+
+    code: str
+    status: int
+    type: str
+    meaning: str
+
+
+_CATALOGUE = (
+    ErrorCode("api_key_missing", 401, AUTHENTICATION_ERROR, "The request has no `Authorization: Bearer …` header."),
+    ErrorCode("credentials_invalid", 401, AUTHENTICATION_ERROR, "The API key or session token is unknown or forged."),
+    ErrorCode("session_expired", 401, AUTHENTICATION_ERROR, "The session token has expired; create a new session."),
+    ErrorCode("permission_denied", 403, AUTHENTICATION_ERROR, "The key or session may not do this."),
+    ErrorCode("resource_missing", 404, INVALID_REQUEST, "There is no such object, or it is not yours."),
+    ErrorCode("route_missing", 404, INVALID_REQUEST, "There is no such route."),
+    ErrorCode("method_not_allowed", 405, INVALID_REQUEST, "The route does not know this method."),
+    ErrorCode("idempotency_key_missing", 400, IDEMPOTENCY_ERROR, "Every POST needs an `Idempotency-Key` header."),
+    ErrorCode("idempotency_key_invalid", 400, IDEMPOTENCY_ERROR, "The key must have 1 to 255 printable characters."),
+    ErrorCode(
+        "idempotency_key_reused", 422, IDEMPOTENCY_ERROR, "The key was used with other parameters; use a new one."
+    ),
+    ErrorCode("body_invalid", 400, INVALID_REQUEST, "The body is not valid JSON."),
+    ErrorCode("body_too_large", 413, INVALID_REQUEST, "The body is larger than the server takes."),
+    ErrorCode("content_type_unsupported", 415, INVALID_REQUEST, "The body must be `application/json`."),
+    ErrorCode("parameter_missing", 422, INVALID_REQUEST, "A required parameter is absent."),
+    ErrorCode("parameter_unknown", 422, INVALID_REQUEST, "The parameter is not known."),
+    ErrorCode("parameter_invalid", 422, INVALID_REQUEST, "The parameter's value is not acceptable."),
+    ErrorCode("amount_invalid", 422, INVALID_REQUEST, "The amount must be a positive integer of minor units."),
+    ErrorCode("amount_above_limit", 422, INVALID_REQUEST, "The amount is above what one payment may be."),
+    ErrorCode("amount_too_large", 422, INVALID_REQUEST, "The amount is more than what is left to capture or refund."),
+    ErrorCode("currency_unknown", 422, INVALID_REQUEST, "The currency is not an ISO 4217 code."),
+    ErrorCode("incorrect_number", 422, CARD_ERROR, "The card number is wrong (length, range or check digit)."),
+    ErrorCode("card_brand_unsupported", 422, CARD_ERROR, "No supported network issues this card number."),
+    ErrorCode("expired_card", 422, CARD_ERROR, "The card has expired."),
+    ErrorCode("invalid_cvc", 422, CARD_ERROR, "The card's security code must have three digits (four for Amex)."),
+    ErrorCode("card_declined", 402, CARD_ERROR, "The issuer declined; `decline_code` says why. Nothing was charged."),
+    ErrorCode("payment_blocked", 402, CARD_ERROR, "Fraud rules stopped the payment. Nothing was sent or charged."),
+    ErrorCode("payment_method_pending", 409, INVALID_REQUEST, "The card is still being registered with its network."),
+    ErrorCode("payment_method_unusable", 409, INVALID_REQUEST, "The payment method was removed or suspended."),
+    ErrorCode("payment_unexpected_state", 409, INVALID_REQUEST, "The payment's state does not allow this."),
+    ErrorCode("payment_partly_captured", 409, INVALID_REQUEST, "What was captured is refunded, not voided."),
+    ErrorCode("payment_closed", 409, INVALID_REQUEST, "The payment is closed; its refund window has passed."),
+    ErrorCode("step_up_code_incorrect", 422, INVALID_REQUEST, "The one-time code is wrong; attempts are limited."),
+    ErrorCode("step_up_attempts_exceeded", 409, INVALID_REQUEST, "No attempt is left; the payment was stopped."),
+    ErrorCode("reason_required", 422, INVALID_REQUEST, "An operator's decision needs a reason."),
+    ErrorCode("refund_exists", 409, INVALID_REQUEST, "This refund exists already."),
+    ErrorCode("service_unavailable", 503, API_ERROR, "A part is down. Try again with the same key."),
+    ErrorCode("internal_error", 500, API_ERROR, "A fault of ours; it was logged under the request id."),
+)
+
+CATALOGUE: dict[str, ErrorCode] = {entry.code: entry for entry in _CATALOGUE}
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """A refusal from the catalogue. `extra` adds objects, e.g. the declined payment."""
+
+    code: str
+    message: str
+    param: str | None = None
+    decline_code: str | None = None
+    retry_after_seconds: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        return CATALOGUE[self.code].status
+
+    def body(self, base_url: str, request_id: str) -> dict[str, Any]:
+        return {
+            "error": {
+                "type": CATALOGUE[self.code].type,
+                "code": self.code,
+                "decline_code": self.decline_code,
+                "message": self.message,
+                "param": self.param,
+                "doc_url": f"{base_url}/errors#{self.code}",
+                "request_id": request_id,
+                **self.extra,
+            }
+        }
+
+
+def missing(kind: str, identifier: str, param: str | None = None) -> ApiError:
+    return ApiError("resource_missing", f"No such {kind}: {identifier}", param)
+
+
+def unavailable(part: str) -> ApiError:
+    return ApiError("service_unavailable", f"The {part} cannot be reached. Nothing was changed.", retry_after_seconds=2)

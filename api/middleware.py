@@ -1,0 +1,69 @@
+"""What every request passes: an id, a bound on its body, and the content type that the API takes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import ApiError
+from domain.ids import REQUEST, new_id
+
+_log = logging.getLogger("durapay.api")
+
+
+class RequestIds:
+    """Gives each request an id (header `Request-Id` of the answer) and logs one line for it, without its content."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_id(REQUEST)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"request-id", request_id.encode())]
+                route: Any = scope.get("route")
+                _log.info(
+                    "%s %s %s %.1f ms %s",
+                    scope["method"],
+                    getattr(route, "path", "-"),
+                    message["status"],
+                    (time.perf_counter() - started) * 1000,
+                    request_id,
+                )
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Refuses a body of more than `max_bytes`, also one that comes without a length, before it is held in memory."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise ApiError("body_too_large", f"The body may have {self._max_bytes} bytes at most.")
+            return message
+
+        await self._app(scope, bounded, send)

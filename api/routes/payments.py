@@ -1,0 +1,306 @@
+"""Payments: starting, reading, capturing, voiding, confirming, reviewing, refunding.
+
+Each effect is an update on the payment's workflow, which is its only writer; what is shown is what it committed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel
+from temporalio.client import WorkflowHandle
+
+from api.auth import Caller, Operator, Principal
+from api.context import ApiContext, Context
+from api.errors import ApiError, missing
+from api.idempotency import KeyHeader, Reservation, reserve, store_answer
+from api.presenters import accepted_payment, payment_object, refund_object
+from api.routes.payment_methods import visible_payment_method
+from api.schemas.common import Page
+from api.schemas.payments import (
+    CaptureBody,
+    ConfirmBody,
+    NewPayment,
+    PaymentObject,
+    RefundBody,
+    RefundObject,
+    ReviewBody,
+    VoidBody,
+)
+from api.workflow_calls import authorize_payment, update
+from domain.currency import Currency
+from domain.ids import PAYMENT, REFUND, payment_workflow_id
+from domain.merchants import Merchant
+from domain.money import Money
+from domain.payments import UNDECIDED, CaptureMethod, PaymentStatus
+from domain.risk import RiskSignals
+from store.queries import PageRequest, PaymentFilter, Row, find_payment, find_refund, list_payments, list_refunds
+from workflows.messages import (
+    CaptureRequest,
+    PaymentRequest,
+    PaymentSnapshot,
+    RefundRequest,
+    ReviewDecision,
+    StepUpAnswer,
+    VoidRequest,
+)
+from workflows.payment import PaymentWorkflow
+
+router = APIRouter(prefix="/v1", tags=["Payments"])
+
+_STATUSES = Literal[
+    "processing", "requires_action", "in_review", "in_doubt", "authorized", "captured", "settled",
+    "voided", "expired", "declined", "blocked", "canceled",
+]  # fmt: skip
+
+
+@router.post("/payments", status_code=201, summary="Create a payment", responses={202: {"model": PaymentObject}})
+async def create_payment(
+    body: NewPayment, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """Authorizes a card payment.
+
+    `201` with the payment when it is authorized, `402` when it is declined or blocked, `202` with its state when that
+    is not known yet: `requires_action`, `in_review`, `in_doubt`, or `processing` when the wait ran out.
+    """
+    if body.amount_minor > context.settings.payment_limit_minor:
+        limit = context.settings.payment_limit_minor
+        raise ApiError("amount_above_limit", f"One payment may be {limit} minor units at most.", "amount_minor")
+    method = await visible_payment_method(context, caller, body.payment_method, "payment_method")
+    if method["status"] != "active":
+        code = "payment_method_pending" if method["status"] == "pending" else "payment_method_unusable"
+        raise ApiError(code, f"The payment method is {method['status']}.", "payment_method")
+    reservation = await reserve(context.engine, request, caller, key, PAYMENT, body.model_dump(mode="json"))
+    if reservation.response is not None:
+        return reservation.response
+    payment = _payment_request(body, method, reservation)
+    await authorize_payment(context.temporal, payment, context.settings.wait_seconds)
+    async with context.engine.connect() as connection:
+        row = await find_payment(connection, payment.payment_id)
+    livemode = context.settings.livemode
+    shown = payment_object(row, livemode) if row is not None else accepted_payment(payment, livemode)
+    return await _answer(context, request, reservation, shown)
+
+
+@router.get("/payments/{payment_id}", summary="Retrieve a payment")
+async def get_payment(payment_id: str, context: Context, caller: Caller) -> PaymentObject:
+    return payment_object(await _visible(context, caller, payment_id), context.settings.livemode)
+
+
+@router.get("/payments", summary="List payments, newest first")
+async def list_all_payments(
+    context: Context,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
+    user: str | None = None,
+    status: _STATUSES | None = None,
+    payment_method: str | None = None,
+    created_gte: Annotated[AwareDatetime | None, Query(alias="created[gte]")] = None,
+    created_lt: Annotated[AwareDatetime | None, Query(alias="created[lt]")] = None,
+) -> Page[PaymentObject]:
+    if starting_after and ending_before:
+        raise ApiError("parameter_invalid", "Give starting_after or ending_before, not both.", "ending_before")
+    wanted = PaymentFilter(
+        account_id=caller.account_id,
+        user_id=caller.user_id or user,
+        status=status,
+        payment_method_id=payment_method,
+        created_gte=created_gte,
+        created_lt=created_lt,
+    )
+    async with context.engine.connect() as connection:
+        rows, has_more = await list_payments(connection, wanted, PageRequest(limit, starting_after, ending_before))
+    data = [payment_object(row, context.settings.livemode) for row in rows]
+    return Page(url="/v1/payments", has_more=has_more, data=data)
+
+
+@router.post("/payments/{payment_id}/capture", summary="Capture an authorized payment")
+async def capture_payment(
+    payment_id: str, body: CaptureBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """Takes all or part of what was authorized. With `final` (the default) the rest is released."""
+    message = CaptureRequest(body.amount_minor, body.final)
+    return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.capture, message)
+
+
+@router.post("/payments/{payment_id}/void", summary="Void or cancel a payment")
+async def void_payment(
+    payment_id: str, body: VoidBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """Releases an authorization that was not captured, or cancels a payment that waits for its payer or a reviewer."""
+    message = VoidRequest(body.reason)
+    return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.void, message)
+
+
+@router.post("/payments/{payment_id}/confirm", summary="Confirm a payment that requires action")
+async def confirm_payment(
+    payment_id: str, body: ConfirmBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """The payer's one-time code. Three attempts; the third wrong one stops the payment."""
+    message = StepUpAnswer(body.code)
+    return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.confirm_step_up, message)
+
+
+@router.post("/payments/{payment_id}/review", summary="Decide on a payment in review")
+async def review_payment(
+    payment_id: str, body: ReviewBody, request: Request, context: Context, caller: Operator, key: KeyHeader = None
+) -> Response:
+    message = ReviewDecision(body.operator, body.approve, body.reason)
+    return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.review, message)
+
+
+@router.post(
+    "/payments/{payment_id}/refunds",
+    status_code=201,
+    tags=["Refunds"],
+    summary="Refund a captured payment",
+    responses={202: {"model": RefundObject}},
+)
+async def create_refund(
+    payment_id: str, body: RefundBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """Gives all or part of what was captured back. `202` while the network's answer is awaited or in doubt."""
+    payment = await _visible(context, caller, payment_id)
+    if body.currency is not None and body.currency != payment["currency"]:
+        raise ApiError("parameter_invalid", f"The payment's currency is {payment['currency']}.", "currency")
+    reservation = await reserve(context.engine, request, caller, key, REFUND, body.model_dump(mode="json"))
+    if reservation.response is not None:
+        return reservation.response
+    message = RefundRequest(reservation.resource_id, body.amount_minor, body.reason)
+    await update(
+        _handle(context, payment_id).execute_update(
+            PaymentWorkflow.refund,
+            message,
+            id=reservation.resource_id,
+            rpc_timeout=timedelta(seconds=context.settings.wait_seconds),
+        )
+    )
+    async with context.engine.connect() as connection:
+        row = await find_refund(connection, reservation.resource_id)
+    if row is None:
+        raise ApiError("service_unavailable", "The refund is not recorded yet.", retry_after_seconds=2)
+    shown = refund_object(row, context.settings.livemode).model_dump(mode="json")
+    if row["status"] in ("pending", "in_doubt"):
+        return JSONResponse(shown, 202)
+    await store_answer(context.engine, reservation, 201, shown)
+    return JSONResponse(shown, 201)
+
+
+@router.get("/payments/{payment_id}/refunds", tags=["Refunds"], summary="List a payment's refunds")
+async def list_payment_refunds(payment_id: str, context: Context, caller: Caller) -> Page[RefundObject]:
+    await _visible(context, caller, payment_id)
+    async with context.engine.connect() as connection:
+        rows = await list_refunds(connection, payment_id)
+    data = [refund_object(row, context.settings.livemode) for row in rows]
+    return Page(url=f"/v1/payments/{payment_id}/refunds", has_more=False, data=data)
+
+
+@router.get("/refunds/{refund_id}", tags=["Refunds"], summary="Retrieve a refund")
+async def get_refund(refund_id: str, context: Context, caller: Caller) -> RefundObject:
+    async with context.engine.connect() as connection:
+        row = await find_refund(connection, refund_id)
+    if row is None or row["account_id"] != caller.account_id:
+        raise missing("refund", refund_id)
+    if caller.user_id is not None:
+        await _visible(context, caller, row["payment_id"])
+    return refund_object(row, context.settings.livemode)
+
+
+async def _update(
+    context: ApiContext,
+    request: Request,
+    caller: Principal,
+    payment_id: str,
+    body: BaseModel,
+    key: str | None,
+    method: Any,
+    message: Any,
+) -> Response:
+    """One update on a payment's workflow, under the caller's key: the update's id is derived from it."""
+    await _visible(context, caller, payment_id)
+    reservation = await reserve(context.engine, request, caller, key, "upd", body.model_dump(mode="json"))
+    if reservation.response is not None:
+        return reservation.response
+    done: PaymentSnapshot | None = await update(
+        _handle(context, payment_id).execute_update(
+            method,
+            message,
+            id=reservation.resource_id,
+            rpc_timeout=timedelta(seconds=context.settings.wait_seconds),
+        )
+    )
+    shown = payment_object(await _visible(context, caller, payment_id), context.settings.livemode)
+    if done is None:
+        return JSONResponse(shown.model_dump(mode="json"), 202)
+    return await _answer(context, request, reservation, shown, success=200)
+
+
+async def _answer(
+    context: ApiContext, request: Request, reservation: Reservation, shown: PaymentObject, success: int = 201
+) -> Response:
+    """The status that tells how the payment stands. A final answer is stored under the caller's key."""
+    body = shown.model_dump(mode="json")
+    match PaymentStatus(shown.status):
+        case status if status in UNDECIDED:
+            return JSONResponse(body, 202)
+        case PaymentStatus.DECLINED:
+            error = ApiError(
+                "card_declined", "The card was declined.", decline_code=shown.decline_code, extra={"payment": body}
+            )
+        case PaymentStatus.BLOCKED:
+            error = ApiError("payment_blocked", "The payment was stopped by fraud rules.", extra={"payment": body})
+        case _:
+            await store_answer(context.engine, reservation, success, body)
+            return JSONResponse(body, success)
+    refusal = error.body(str(request.base_url).rstrip("/"), request.state.request_id)
+    await store_answer(context.engine, reservation, error.status, refusal)
+    return JSONResponse(refusal, error.status)
+
+
+async def _visible(context: ApiContext, caller: Principal, payment_id: str) -> Row:
+    async with context.engine.connect() as connection:
+        row = await find_payment(connection, payment_id)
+    if row is None or row["account_id"] != caller.account_id or not caller.may_see(row["user_id"]):
+        raise missing("payment", payment_id)
+    return row
+
+
+def _handle(context: ApiContext, payment_id: str) -> WorkflowHandle[PaymentWorkflow, PaymentSnapshot]:
+    return context.temporal.get_workflow_handle_for(PaymentWorkflow.run, payment_workflow_id(payment_id))
+
+
+def _payment_request(body: NewPayment, method: Row, reservation: Reservation) -> PaymentRequest:
+    device, location = body.device, body.location
+    return PaymentRequest(
+        payment_id=reservation.resource_id,
+        account_id=method["account_id"],
+        user_id=method["user_id"],
+        payment_method_id=method["id"],
+        token_id=method["token_id"],
+        card_bin=method["bin"],
+        card_last4=method["last4"],
+        money=Money(body.amount_minor, Currency[body.currency]),
+        merchant=Merchant(
+            merchant_id=body.merchant.id,
+            name=body.merchant.name,
+            category_code=body.merchant.category_code,
+            city=body.merchant.city,
+            country=body.merchant.country,
+        ),
+        capture_method=CaptureMethod(body.capture_method),
+        # The time of the first request, so that a repeated one starts the very same payment.
+        requested_at=reservation.created_at,
+        signals=RiskSignals(
+            device_id=device.id if device else None,
+            ip_address=str(device.ip_address) if device and device.ip_address else None,
+            user_agent=device.user_agent if device else None,
+            latitude=location.latitude if location else None,
+            longitude=location.longitude if location else None,
+        ),
+        metadata=body.metadata,
+    )

@@ -1,0 +1,59 @@
+"""Cards as a client adds them and as they are shown: never more than BIN and last four digits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from api.schemas.common import RequestModel, ResponseModel, Timestamp
+from domain.cards import card_brand, expired, luhn_valid
+
+
+class NewCard(RequestModel):
+    """A card to keep. `number` goes straight into the vault, `cvc` is kept some minutes for the first payment."""
+
+    user: str = Field(examples=["usr_…"])
+    number: SecretStr = Field(examples=["4242424242424242"])
+    exp_month: Annotated[int, Field(ge=1, le=12, examples=[12])]
+    exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2030])]
+    cvc: SecretStr | None = Field(default=None, examples=["123"])
+    holder_name: Annotated[str, Field(max_length=100)] | None = None
+
+    @field_validator("number")
+    @classmethod
+    def _card_number(cls, number: SecretStr) -> SecretStr:
+        digits = number.get_secret_value()
+        if not 12 <= len(digits) <= 19 or not luhn_valid(digits):
+            raise PydanticCustomError("incorrect_number", "is not a card number")
+        if card_brand(digits) is None:
+            raise PydanticCustomError("card_brand_unsupported", "belongs to no supported card network")
+        return number
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if expired(self.exp_year, self.exp_month, datetime.now(UTC).date()):
+            raise PydanticCustomError("expired_card", "the card has expired", {"param": "exp_year"})
+        if self.cvc is not None:
+            wanted = 4 if card_brand(self.number.get_secret_value()) == "amex" else 3
+            code = self.cvc.get_secret_value()
+            if len(code) != wanted or not (code.isascii() and code.isdigit()):
+                raise PydanticCustomError("invalid_cvc", "must have the card's number of digits", {"param": "cvc"})
+        return self
+
+
+class CardObject(ResponseModel):
+    object: Literal["payment_method"] = "payment_method"
+    type: Literal["card"] = "card"
+    id: str
+    user: str
+    brand: str
+    bin: str
+    last4: str
+    exp_month: int
+    exp_year: int
+    status: Literal["pending", "active", "removed"]
+    livemode: bool
+    created: Timestamp

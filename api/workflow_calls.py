@@ -1,0 +1,122 @@
+"""The calls to workflows that routes make, and what their failures mean to an HTTP caller.
+
+A workflow's typed refusal becomes the API error of the same code; a Temporal that cannot be reached becomes a 503
+that is safe to repeat; a caller's wait that runs out is no error at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.errors import CATALOGUE, ApiError, unavailable
+from domain.ids import payment_workflow_id, provisioning_workflow_id
+from domain.payments import PaymentStatus
+from temporal.search_attributes import ACCOUNT_ID, PAYMENT_STATUS
+from temporal.task_queues import TaskQueue
+from workflows.messages import PaymentRequest, TokenProvisioning
+from workflows.payment import PaymentWorkflow
+from workflows.token_lifecycle import TokenProvisioningWorkflow
+
+T = TypeVar("T")
+
+# A worker that dies in the middle of a local activity is missed after this long, not after the default ten seconds.
+_WORKFLOW_TASK_TIMEOUT = timedelta(seconds=2)
+
+
+async def authorize_payment(client: Client, request: PaymentRequest, wait_seconds: float) -> None:
+    """Starts the payment, or attaches to it, and waits until it can be told how it stands, or the wait runs out.
+
+    The update's id is fixed and the workflow's id is the payment's: however often this is called, and by however many
+    callers at once, there is one payment.
+    """
+    operation = WithStartWorkflowOperation(
+        PaymentWorkflow.run,
+        request,
+        id=payment_workflow_id(request.payment_id),
+        task_queue=TaskQueue.PAYMENTS,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        search_attributes=TypedSearchAttributes(
+            [
+                SearchAttributePair(PAYMENT_STATUS, PaymentStatus.PROCESSING.value),
+                SearchAttributePair(ACCOUNT_ID, request.account_id),
+            ]
+        ),
+        static_summary=f"{request.money} at {request.merchant.name}",
+    )
+    await _within(
+        client.execute_update_with_start_workflow(
+            PaymentWorkflow.authorize,
+            start_workflow_operation=operation,
+            id="authorize",
+            rpc_timeout=timedelta(seconds=wait_seconds),
+        )
+    )
+
+
+async def provision_token(client: Client, token_id: str, wait_seconds: float) -> None:
+    """Starts the token's provisioning, or attaches to it, and waits for its end or until the wait runs out."""
+    try:
+        handle = await client.start_workflow(
+            TokenProvisioningWorkflow.run,
+            TokenProvisioning(token_id),
+            id=provisioning_workflow_id(token_id),
+            task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        )
+        await handle.result(rpc_timeout=timedelta(seconds=wait_seconds))
+    except RPCError as error:
+        if error.status is not RPCStatusCode.DEADLINE_EXCEEDED and error.status is not RPCStatusCode.CANCELLED:
+            raise unavailable("payment engine") from error
+
+
+async def update(call: Awaitable[T]) -> T | None:
+    """The result of an update on a running workflow; None when the caller's wait ran out before there was one.
+
+    Raises:
+        ApiError: the workflow refused, has closed, or Temporal cannot be reached.
+    """
+    return await _within(call)
+
+
+async def _within(call: Awaitable[T]) -> T | None:
+    try:
+        return await call
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        return None
+    except WorkflowUpdateFailedError as failure:
+        cause = failure.cause
+        if isinstance(cause, ApplicationError) and cause.type in CATALOGUE:
+            raise ApiError(cause.type, cause.message, _PARAMETERS.get(cause.type)) from failure
+        raise
+    except RPCError as error:
+        match error.status:
+            case RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
+                return None
+            case RPCStatusCode.NOT_FOUND:
+                raise ApiError("payment_closed", "The payment is closed; nothing more can be done with it.") from error
+            case _:
+                raise unavailable("payment engine") from error
+
+
+_PARAMETERS = {"amount_too_large": "amount_minor", "amount_invalid": "amount_minor", "step_up_code_incorrect": "code"}

@@ -1,0 +1,55 @@
+"""Which queue runs what. A process serves one or more queues; in production each queue has processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from temporal.task_queues import TaskQueue
+from workflows.payment import PaymentWorkflow
+from workflows.refund import RefundWorkflow
+from workflows.token_lifecycle import TokenProvisioningWorkflow
+
+WORKFLOWS: Sequence[type] = (PaymentWorkflow, RefundWorkflow, TokenProvisioningWorkflow)
+
+# Pure modules, and what the data converter validates with: importing them anew for each workflow would cost more CPU
+# than the workflow itself. Everything else that workflow code touches stays inside the sandbox.
+_PASSED_THROUGH = ("domain", "temporal", "workflows", "activities.contracts", "activities", "pydantic", "pydantic_core")
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_PASSED_THROUGH))
+
+
+def payments_worker(client: Client, activities: Sequence[Callable[..., Any]], build_id: str) -> Worker:
+    """The workflows and their local activities.
+
+    New payments come by the non-sticky queue, so half of ten pollers watch it; the default leaves it one.
+    """
+    return Worker(
+        client,
+        task_queue=TaskQueue.PAYMENTS,
+        workflows=WORKFLOWS,
+        activities=activities,
+        workflow_runner=sandbox(),
+        build_id=build_id,
+        workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
+        nonsticky_to_sticky_poll_ratio=0.5,
+        max_concurrent_local_activities=64,
+    )
+
+
+def activity_worker(
+    client: Client, queue: TaskQueue, activities: Sequence[Callable[..., Any]], build_id: str, concurrency: int = 100
+) -> Worker:
+    return Worker(
+        client,
+        task_queue=queue,
+        activities=activities,
+        build_id=build_id,
+        max_concurrent_activities=concurrency,
+    )

@@ -1,0 +1,187 @@
+"""The composition root: settings in, workers out. Each queue reads only the settings of its own trust zone."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker
+
+from activities.fraud import FraudActivities
+from activities.ledger import LedgerActivities
+from activities.network import NetworkActivities
+from activities.notify import NotifyActivities
+from activities.payment_methods import PaymentMethodActivities
+from activities.step_up import StepUpActivities
+from activities.vault import VaultActivities
+from config.settings import (
+    DatabaseSettings,
+    FraudSettings,
+    HsmSettings,
+    NetworkSettings,
+    NotifySettings,
+    RedisSettings,
+    SealingSettings,
+    StepUpSettings,
+    TemporalSettings,
+    UnsealingSettings,
+)
+from domain.ids import payment_workflow_id
+from domain.network import LateAnswer
+from domain.step_up import StepUpCodes
+from fraud.engine import FraudEngine
+from fraud.model import load_model
+from ledger.books import PaymentBooks
+from network.gateway import NetworkGateway
+from network.link import NetworkLink
+from notify.channels import Channel
+from notify.channels.fcm import FcmChannel
+from notify.channels.in_app import InAppChannel
+from notify.channels.ses import SesChannel
+from notify.channels.twilio_sms import TwilioSmsChannel
+from notify.recipients import load_recipient
+from notify.service import Notifier
+from sealing import Sealer, Unsealer
+from store.engine import create_engine
+from temporal.task_queues import TaskQueue
+from vault.hsm.pkcs11_provider import Pkcs11Provider
+from vault.service import Vault
+from workers.registry import activity_worker, payments_worker
+
+Opener = Callable[[Client, str, AsyncExitStack], Awaitable[Worker]]
+
+
+@asynccontextmanager
+async def open_worker(queue: TaskQueue, client: Client, temporal: TemporalSettings) -> AsyncIterator[Worker]:
+    """The worker of `queue` with all that it needs, closed again at the end."""
+    async with AsyncExitStack() as stack:
+        yield await _OPENERS[queue](client, temporal.build_id, stack)
+
+
+async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    engine, redis = _engine(stack), _redis(stack)
+    model = load_model(FraudSettings().model_dir)
+    codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
+    ledger = LedgerActivities(PaymentBooks(engine))
+    return payments_worker(
+        client,
+        [
+            FraudActivities(FraudEngine(redis, model)).assess,
+            ledger.open_payment,
+            ledger.record,
+            StepUpActivities(codes).verify,
+            PaymentMethodActivities(engine).activate,
+        ],
+        build_id,
+    )
+
+
+async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    activities = VaultActivities(open_vault(_engine(stack), _redis(stack), stack))
+    return activity_worker(
+        client,
+        TaskQueue.VAULT,
+        [activities.issue_credential, activities.provisioning_box, activities.activate_token],
+        build_id,
+    )
+
+
+def open_vault(engine: AsyncEngine, redis: Redis, stack: AsyncExitStack) -> Vault:
+    """The vault of a process that holds the HSM's PIN: the vault worker, and the API, which adds cards."""
+    hsm = HsmSettings()
+    provider = Pkcs11Provider(hsm.module, hsm.token_label, hsm.pin.get_secret_value(), sessions=hsm.sessions)
+    stack.callback(provider.close)
+    sealer = Sealer(SealingSettings().public_key.get_secret_value())
+    vault = Vault(engine, redis, provider, sealer)
+    stack.callback(vault.close)
+    return vault
+
+
+async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    settings = NetworkSettings()
+    unsealer = Unsealer([UnsealingSettings().private_key.get_secret_value()])
+    tls = ssl.create_default_context(cafile=str(settings.tls_ca_file)) if settings.tls_ca_file else None
+    link = NetworkLink(settings.host, settings.port, tls=tls, echo_interval_seconds=settings.echo_interval_seconds)
+    gateway = NetworkGateway(
+        _engine(stack),
+        _redis(stack),
+        unsealer,
+        link,
+        settings.acquirer_id,
+        settings.answer_timeout_seconds,
+        _tell_workflow(client),
+    )
+    stack.push_async_callback(gateway.close)
+    await gateway.start()
+    activities = NetworkActivities(gateway)
+    return activity_worker(
+        client,
+        TaskQueue.NETWORK,
+        [activities.authorize, activities.reverse, activities.capture, activities.refund, activities.provision],
+        build_id,
+    )
+
+
+def _tell_workflow(client: Client) -> Callable[[LateAnswer], Awaitable[None]]:
+    async def tell(answer: LateAnswer) -> None:
+        try:
+            await client.get_workflow_handle(payment_workflow_id(answer.payment_id)).signal("late_answer", answer)
+        except RPCError as error:
+            # A closed payment needs to know no more; the network's journal has the answer.
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+
+    return tell
+
+
+async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    settings = NotifySettings()
+    engine = _engine(stack)
+    channels: dict[str, Channel] = {
+        "push": FcmChannel(service_account=settings.fcm_service_account_file, endpoint=settings.fcm_endpoint),
+        "sms": TwilioSmsChannel(
+            account_sid=settings.twilio_account_sid,
+            auth_token=settings.twilio_auth_token.get_secret_value(),
+            sender=settings.twilio_from,
+            endpoint=settings.twilio_endpoint,
+        ),
+        "email": SesChannel(
+            region=settings.ses_region,
+            access_key_id=settings.ses_access_key_id,
+            secret_access_key=settings.ses_secret_access_key.get_secret_value(),
+            sender=settings.ses_sender,
+            endpoint=settings.ses_endpoint,
+        ),
+        "in_app": InAppChannel(engine),
+    }
+    for channel in channels.values():
+        stack.push_async_callback(channel.close)
+    codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
+    activities = NotifyActivities(Notifier(engine, channels, load_recipient), codes)
+    return activity_worker(client, TaskQueue.NOTIFY, [activities.deliver], build_id, concurrency=16)
+
+
+def _engine(stack: AsyncExitStack) -> AsyncEngine:
+    settings = DatabaseSettings()
+    engine = create_engine(settings.url.get_secret_value(), pool_size=settings.pool_size)
+    stack.push_async_callback(engine.dispose)
+    return engine
+
+
+def _redis(stack: AsyncExitStack) -> Redis:
+    redis: Redis = Redis.from_url(RedisSettings().url.get_secret_value())
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+_OPENERS: dict[TaskQueue, Opener] = {
+    TaskQueue.PAYMENTS: _payments,
+    TaskQueue.VAULT: _vault,
+    TaskQueue.NETWORK: _network,
+    TaskQueue.NOTIFY: _notify,
+}
