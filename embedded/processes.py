@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from domain.errors import DurapayError
 
 LOOPBACK = "127.0.0.1"
 _TAIL_LINES = 15
+_FREE_PORTS = (20_000, 32_000)
 _LISTEN = "0A"
 
 
@@ -34,11 +36,12 @@ class PortTaken(DurapayError):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback interface that nobody uses at this moment.
+
+    It is below the range from which Linux takes the ports of outgoing connections (ip_local_port_range, from 32768 on):
+    one of those could have it when the server starts.
+    """
+    return next(port for port in iter(lambda: random.randrange(*_FREE_PORTS), None) if port_is_free(port))
 
 
 def port_is_free(port: int) -> bool:

@@ -1,0 +1,253 @@
+"""The `durapay` command: the whole platform on one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from api.keys import create_api_key
+from domain.errors import DurapayError
+from embedded.blueprint import Addresses, Blueprint
+from embedded.stack import Stack
+from embedded.state import PORTS, Running, StateFolder
+
+_STOP_SECONDS = 60
+_ACCOUNT = "demo"
+
+_console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys, name="api-key")
+
+PortOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--port", metavar="NAME=NUMBER", help=f"The port of one part ({', '.join(PORTS)}); kept from then on."
+    ),
+]
+
+
+class NotRunning(DurapayError):
+    """The command needs the stack, which is down."""
+
+    def __init__(self) -> None:
+        super().__init__("the stack is not running; `durapay up` starts it")
+
+
+@app.command()
+def up(port: PortOption = None) -> None:
+    """Start everything and keep it running until Ctrl-C."""
+
+    async def say_where(addresses: Addresses) -> None:
+        _print_addresses(addresses)
+        _console.print("Ctrl-C stops it. Logs are in", str(StateFolder.default().logs))
+        await asyncio.Event().wait()
+
+    _run_stack(_port_overrides(port), say_where)
+
+
+@app.command()
+def demo(port: PortOption = None) -> None:
+    """Play payments through the public API, on the running stack or on one started for it."""
+    # The story needs an HTTP client and what it prints with; `durapay stop` does not.
+    from embedded.story import play
+
+    state = StateFolder.default()
+
+    async def tell(addresses: Addresses) -> None:
+        key = await asyncio.to_thread(_own_key, state)
+        await play(addresses, key, _console)
+
+    if state.running() is not None:
+        asyncio.run(tell(Addresses.of(state.kept_ports())))
+    else:
+        _run_stack(_port_overrides(port), tell)
+
+
+@app.command()
+def status() -> None:
+    """Show what runs and where. Ends with 1 if the stack is down."""
+    state = StateFolder.default()
+    running = _running(state)
+    table = Table("part", "process", "state")
+    for name, pid in running.processes.items():
+        table.add_row(name, str(pid), "running" if Path(f"/proc/{pid}").exists() else "[red]gone[/]")
+    _console.print(table)
+    _print_addresses(Addresses.of(state.kept_ports()))
+
+
+@app.command()
+def stop() -> None:
+    """Stop the running stack and wait until it is down."""
+    running = _running(StateFolder.default())
+    descriptor = os.pidfd_open(running.pid)
+    signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+    readable, _, _ = select.select([descriptor], [], [], _STOP_SECONDS)
+    if not readable:
+        _fail(f"process {running.pid} did not end within {_STOP_SECONDS} s")
+    _console.print("stopped")
+
+
+@app.command()
+def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete all data, secrets, ports and logs of the stack."""
+    state = StateFolder.default()
+    if not yes:
+        typer.confirm(f"Delete {state.path} with all its data and keys?", abort=True)
+    state.delete()
+    _console.print("deleted", str(state.path))
+
+
+@app.command()
+def env() -> None:
+    """Print exports for the shell: eval "$(durapay env)"."""
+    state = StateFolder.default()
+    _running(state)
+    addresses = Addresses.of(state.kept_ports())
+    exports = {
+        "DURAPAY_URL": addresses.api,
+        "DURAPAY_KEY": _own_key(state),
+        "DURAPAY_OPERATOR_KEY": _own_key(state, operator=True),
+        "TEMPORAL_ADDRESS": addresses.temporal,
+    }
+    for name, value in exports.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@keys.command("create")
+def create_key(
+    account: Annotated[str, typer.Option(help="The account's name; it is opened if there is none.")],
+    operator: Annotated[bool, typer.Option("--operator", help="A key that may decide reviews and doubts.")] = False,
+) -> None:
+    """Print a new API key. It is shown this once."""
+    state = StateFolder.default()
+    _running(state)
+    typer.echo(create_api_key(_database_url(state), account, operator=operator))
+
+
+def main() -> None:
+    try:
+        app()
+    except DurapayError as error:
+        _fail(str(error))
+
+
+def _run_stack(overrides: Mapping[str, int], work: Callable[[Addresses], Awaitable[None]]) -> None:
+    """Starts the stack, does `work` on it, and stops it when that is done, on a signal, or when a part fails."""
+    state = StateFolder.default()
+    state.create()
+    with state.held():
+        ports = state.ports(overrides)
+        state.rotate_logs()
+        code = asyncio.run(_serve(state, ports, work))
+    # The Temporal SDK's threads need a moment: ending at once aborts the interpreter now and then.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+async def _serve(state: StateFolder, ports: Mapping[str, int], work: Callable[[Addresses], Awaitable[None]]) -> int:
+    stack = Stack(Blueprint(state, ports).parts(), state, _console)
+    told_to_stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(name, told_to_stop.set)
+
+    async def live() -> None:
+        started = time.monotonic()
+        _console.print("[bold]Starting durapay[/]")
+        await stack.start()
+        _console.print(f"[bold]Ready after {time.monotonic() - started:.1f} s[/]")
+        supervision = asyncio.create_task(stack.supervise())
+        await _first_done(asyncio.ensure_future(work(Addresses.of(ports))), supervision)
+
+    try:
+        await _first_done(asyncio.create_task(live()), asyncio.create_task(told_to_stop.wait()))
+    except DurapayError as error:
+        _errors.print(f"[red]✗[/] {error}", markup=True)
+        return 1
+    finally:
+        _console.print("Stopping …")
+        await stack.stop()
+    return 0
+
+
+async def _first_done(*tasks: asyncio.Future[Any]) -> None:
+    """Waits for the first task to end, cancels the others, and raises what it raised."""
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    for task in pending:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    for task in done:
+        task.result()
+
+
+def _running(state: StateFolder) -> Running:
+    running = state.running()
+    if running is None:
+        raise NotRunning
+    return running
+
+
+def _own_key(state: StateFolder, *, operator: bool = False) -> str:
+    """The key of the account `demo` for this machine's shell; made once."""
+    name = "demo_operator_key" if operator else "demo_key"
+    key = state.find_secret(name)
+    if key is None:
+        key = create_api_key(_database_url(state), _ACCOUNT, operator=operator)
+        state.keep_secret(name, key)
+    return key
+
+
+def _database_url(state: StateFolder) -> str:
+    return Blueprint(state, state.kept_ports()).database_url
+
+
+def _port_overrides(options: list[str] | None) -> dict[str, int]:
+    """`--port api=9000` or DURAPAY_API_PORT=9000; the option wins."""
+    overrides = {}
+    for name in PORTS:
+        value = os.environ.get(f"DURAPAY_{name.upper()}_PORT")
+        if value is not None:
+            overrides[name] = _port_number(value)
+    for option in options or []:
+        name, _, value = option.partition("=")
+        if name not in PORTS:
+            raise typer.BadParameter(f"no part is called {name!r}; there are {', '.join(PORTS)}")
+        overrides[name] = _port_number(value)
+    return overrides
+
+
+def _port_number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise typer.BadParameter(f"{text!r} is not a port number")
+    return int(text)
+
+
+def _print_addresses(addresses: Addresses) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("API and its documentation", f"{addresses.api}/docs")
+    table.add_row("Temporal UI", addresses.temporal_ui)
+    table.add_row("Temporal", addresses.temporal)
+    table.add_row("SMS, mails and pushes sent", addresses.sandbox)
+    table.add_row("Codec server (for the UI)", addresses.codec_server)
+    _console.print(table)
+
+
+def _fail(message: str) -> NoReturn:
+    _errors.print("[red]✗[/]", message)
+    sys.exit(1)

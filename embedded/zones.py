@@ -1,0 +1,107 @@
+"""Trust zones: which process is told what. A variable that is not listed for a zone does not reach its processes.
+
+The table names the settings classes of each zone; the variables follow from their fields, so the two cannot drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+from config.settings import (
+    ApiSettings,
+    CodecServerSettings,
+    CodecSettings,
+    DatabaseSettings,
+    FraudSettings,
+    HsmSettings,
+    NetworkSettings,
+    NotifySettings,
+    RedisSettings,
+    SealingSettings,
+    StepUpSettings,
+    TemporalSettings,
+    UnsealingSettings,
+)
+from notify.sandbox.settings import SandboxSettings
+
+
+class Zone(StrEnum):
+    """The values of the four workers' zones are what `python -m workers` takes."""
+
+    PAYMENTS = "payments"
+    VAULT = "vault"
+    NETWORK = "network"
+    NOTIFY = "notify"
+    API = "api"
+    CODEC_SERVER = "codec-server"
+    DATABASE_SETUP = "database-setup"
+    TOKEN_SETUP = "token-setup"  # noqa: S105 - a zone
+    SIMULATOR = "simulator"
+    SANDBOX = "sandbox"
+
+
+SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
+    Zone.PAYMENTS: (
+        DatabaseSettings,
+        RedisSettings,
+        TemporalSettings,
+        CodecSettings,
+        FraudSettings,
+        StepUpSettings,
+    ),
+    Zone.VAULT: (DatabaseSettings, RedisSettings, TemporalSettings, CodecSettings, HsmSettings, SealingSettings),
+    Zone.NETWORK: (
+        DatabaseSettings,
+        RedisSettings,
+        TemporalSettings,
+        CodecSettings,
+        NetworkSettings,
+        UnsealingSettings,
+    ),
+    Zone.NOTIFY: (DatabaseSettings, TemporalSettings, CodecSettings, NotifySettings, StepUpSettings),
+    Zone.API: (
+        DatabaseSettings,
+        RedisSettings,
+        TemporalSettings,
+        CodecSettings,
+        HsmSettings,
+        SealingSettings,
+        ApiSettings,
+    ),
+    Zone.CODEC_SERVER: (DatabaseSettings, CodecSettings, CodecServerSettings),
+    Zone.DATABASE_SETUP: (DatabaseSettings,),
+    Zone.TOKEN_SETUP: (HsmSettings,),
+    Zone.SIMULATOR: (),
+    Zone.SANDBOX: (SandboxSettings,),
+}
+
+# What is read by something else than a settings class: the PKCS#11 module, the simulators, the key ceremony.
+FURTHER: Mapping[Zone, frozenset[str]] = {
+    Zone.VAULT: frozenset({"SOFTHSM2_CONF"}),
+    Zone.API: frozenset({"SOFTHSM2_CONF"}),
+    Zone.TOKEN_SETUP: frozenset({"SOFTHSM2_CONF", "DURAPAY_CEREMONY_IMK_AC"}),
+}
+
+
+def variables(zone: Zone) -> frozenset[str]:
+    """The names of all variables that processes of `zone` may be given."""
+    named = (
+        _variable(settings, name, field) for settings in SETTINGS[zone] for name, field in settings.model_fields.items()
+    )
+    return frozenset(named) | FURTHER.get(zone, frozenset())
+
+
+def _variable(settings: type[BaseSettings], name: str, field: FieldInfo) -> str:
+    if isinstance(field.validation_alias, AliasChoices):
+        return str(field.validation_alias.choices[0])
+    return f"{settings.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def environment(zone: Zone, values: Mapping[str, str]) -> dict[str, str]:
+    """What of `values` a process of `zone` is given."""
+    return {name: values[name] for name in sorted(variables(zone)) if name in values}
