@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,3 +86,17 @@ def create_token(folder: Path, *, label: str, pin: str, so_pin: str) -> HsmToken
         if result.returncode != 0:
             raise TokenFailed(f"softhsm2-util ended with code {result.returncode}: {result.stderr.strip()}")
     return token
+
+
+def main() -> None:
+    """`python -m embedded.softhsm` says where the module is, or ends with 1 and what to install."""
+    try:
+        print(find_module())
+    except SoftHsmMissing as error:
+        sys.exit(str(error))
+    if shutil.which("softhsm2-util") is None:
+        sys.exit(str(SoftHsmMissing()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+# Everything that one does with this project. `make` alone lists it.
+# What is needed beforehand: Linux, Python 3.11 with its venv module, and make.
+
+PYTHON311 ?= python3.11
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check lint format types contracts bench train replay lock clean softhsm
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+demo: $(INSTALLED) softhsm ## start everything, play payments through the API, stop again
+	@$(BIN)/durapay demo
+
+up: $(INSTALLED) softhsm ## start everything and keep it running until Ctrl-C
+	@$(BIN)/durapay up
+
+test: $(INSTALLED) softhsm ## all tests, on real servers
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
+
+check: lint types contracts ## lint, types and import contracts
+
+lint: $(INSTALLED) ## ruff, as linter and formatter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+contracts: $(INSTALLED) ## who may import whom
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) softhsm ## figures, each beside a floor measured in the same run
+	$(BIN)/python -m benchmarks
+
+train: $(INSTALLED) ## train the fraud model anew
+	$(BIN)/python -m fraud.training
+
+replay: $(INSTALLED) ## replay recorded workflow histories on this code
+	$(BIN)/pytest -q tests/replay
+
+lock: $(INSTALLED) ## choose the newest allowed dependencies and lock them with their hashes
+	$(BIN)/uv pip compile pyproject.toml --upgrade --python-version 3.11 $(LOCK) -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --upgrade --python-version 3.11 $(LOCK) --all-extras -o requirements-dev.txt
+
+LOCK := --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+clean: ## delete the virtual environment and all caches; the stack's data goes with `durapay reset`
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements-dev.txt pyproject.toml
+	@$(PYTHON311) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'Python 3.11 with its venv module is needed. On Debian: apt-get install python3.11 python3.11-venv' >&2; exit 1; }
+	$(PYTHON311) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# The HSM of development and tests is a system package; everything else comes from the lock file.
+softhsm:
+	@$(PYTHON311) -m embedded.softhsm >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then root=''; \
+	elif sudo -n true 2>/dev/null; then root='sudo -n'; \
+	else echo 'SoftHSM is needed. Run: sudo apt-get update && sudo apt-get install -y softhsm2' >&2; exit 1; fi; \
+	$$root apt-get update -q && $$root apt-get install -y -q --no-install-recommends softhsm2 && \
+	$(PYTHON311) -m embedded.softhsm
