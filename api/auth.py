@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from api.context import ApiContext, Context
 from api.errors import ApiError
-from api.keys import find_owner
+from store.api_keys import find_owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,24 @@ CREATE TABLE platform.outbox (
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT uq_outbox_subject_id UNIQUE (subject_id, subject_sequence)
 );
+
+-- Who decoded which payloads. Nothing in it is ever changed or removed.
+CREATE TABLE platform.decode_audit (
+    id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_decode_audit PRIMARY KEY,
+    key_id text NOT NULL REFERENCES platform.api_keys,
+    namespace text NOT NULL,
+    workflow_ids jsonb NOT NULL,
+    payloads integer NOT NULL,
+    decoded_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE FUNCTION platform.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%.% is append-only', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON platform.decode_audit
+    FOR EACH STATEMENT EXECUTE FUNCTION platform.refuse_change();
 """
 
 

@@ -19,6 +19,7 @@ _SECRET_LENGTH = 43
 
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
+    key_id: str
     account_id: str
     role: str
 
@@ -70,7 +71,7 @@ async def find_owner(connection: AsyncConnection, key: str) -> KeyOwner | None:
     expected = bytes(row.secret_hash) if row is not None else bytes(32)
     if not secrets.compare_digest(expected, _hash(secret)) or row is None:
         return None
-    return KeyOwner(row.account_id, row.role)
+    return KeyOwner(f"{API_KEY}_{name}", row.account_id, row.role)
 
 
 def _hash(secret: str) -> bytes:
