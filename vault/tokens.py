@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, literal, null, select, tuple_, update
+from sqlalchemy import and_, func, null, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.errors import NotFound
-from store.models.vault import VaultCryptogram, VaultPan, VaultToken
+from store.models.vault import VaultPan, VaultToken
 from vault.errors import TokenUnusable
 from vault.hsm.provider import Encrypted
 from vault.lifecycle import TokenEvent, TokenReason, TokenStatus, next_status, refusal, sources
-
-_MAX_ATC = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,31 @@ _NUMBERS = (
     VaultToken.exp_year,
     VaultToken.atc,
     VaultToken.state,
+)
+
+
+# The one statement on the way of every payment: check, count and journal in a round trip. It is SQL text, because
+# composing it anew for each call costs more than running it.
+_COUNT_UP = text(
+    """
+    WITH counted AS (
+        UPDATE vault.tokens SET atc = atc + 1
+        WHERE token_id = :token_id AND owner_id = :owner_id AND state = 'active' AND atc < 65535
+            AND (exp_year, exp_month) >= (:year, :month)
+        RETURNING token_id, owner_id, dek_version, pan_iv, pan_ciphertext, dpan_iv, dpan_ciphertext, psn,
+            exp_month, exp_year, atc
+    ), journalled AS (
+        INSERT INTO vault.cryptograms (token_id, atc, effect_key) SELECT token_id, atc, :effect_key FROM counted
+    )
+    SELECT * FROM counted
+    """
+)
+
+_WHY_NOT = text(
+    """
+    SELECT state, (exp_year, exp_month) >= (:year, :month) AS unexpired
+    FROM vault.tokens WHERE token_id = :token_id AND owner_id = :owner_id
+    """
 )
 
 
@@ -179,27 +202,12 @@ class TokenStore:
             TokenUnusable: it is not active (`token_inactive`, `token_suspended`, `token_deleted`), `token_expired`,
                 or `token_exhausted`: its two-byte counter is used up. The counter has not moved.
         """
-        usable = and_(
-            VaultToken.token_id == token_id,
-            VaultToken.owner_id == owner_id,
-            VaultToken.state == TokenStatus.ACTIVE,
-            VaultToken.atc < _MAX_ATC,
-            _unexpired(today),
-        )
-        counted = update(VaultToken).where(usable).values(atc=VaultToken.atc + 1).returning(*_NUMBERS).cte("counted")
-        columns = ("token_id", "atc", "effect_key")
-        journalled = (
-            insert(VaultCryptogram)
-            .from_select(columns, select(counted.c.token_id, counted.c.atc, literal(effect_key)))
-            .cte("journalled")
-        )
+        mine = {"token_id": token_id, "owner_id": owner_id, "year": today.year, "month": today.month}
         async with self._autocommit.connect() as connection:
-            row = (await connection.execute(select(counted).add_cte(journalled))).one_or_none()
+            row = (await connection.execute(_COUNT_UP, {**mine, "effect_key": effect_key})).one_or_none()
             if row is not None:
                 return _stored(row)
-            why = select(VaultToken.state, VaultToken.atc, _unexpired(today).label("unexpired"))
-            mine = and_(VaultToken.token_id == token_id, VaultToken.owner_id == owner_id)
-            row = (await connection.execute(why.where(mine))).one_or_none()
+            row = (await connection.execute(_WHY_NOT, mine)).one_or_none()
         if row is None:
             raise NotFound("token", token_id)
         raise _unusable(TokenStatus(row.state), row.unexpired)
@@ -229,11 +237,6 @@ class TokenStore:
             raise NotFound("token", token_id)
         if refused := refusal(TokenStatus(state), event):
             raise refused
-
-
-def _unexpired(today: date) -> ColumnElement[bool]:
-    """A card is valid through the last day of its expiry month."""
-    return tuple_(VaultToken.exp_year, VaultToken.exp_month) >= tuple_(today.year, today.month)
 
 
 def _unusable(status: TokenStatus, unexpired: bool) -> TokenUnusable:

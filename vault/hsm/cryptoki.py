@@ -93,6 +93,9 @@ class Cryptoki:
             raise HsmUnavailable(f"the PKCS#11 module cannot be initialised (CKR 0x{code:03X})")
         self._process = os.getpid()
         self._library = _Library(str(self._module))
+        # It lives as long as the process: python-pkcs11 unloads a library that is let go, under the sessions, and
+        # stumbles over it when the interpreter ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._library))
         # Whoever else asks python-pkcs11 for this module gets this instance, not one that initialises it without locks.
         pkcs11._loaded[str(self._module)] = self._library
 

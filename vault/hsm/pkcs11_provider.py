@@ -83,7 +83,7 @@ class Pkcs11Provider:
     """
 
     def __init__(
-        self, module: Path, token_label: str, pin: str, *, sessions: int = 4, wait_seconds: float = 5.0
+        self, module: Path, token_label: str, pin: str, *, sessions: int = 2, wait_seconds: float = 5.0
     ) -> None:
         self._cryptoki = cryptoki.load(module)
         self._token_label = token_label

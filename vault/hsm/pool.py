@@ -25,7 +25,8 @@ class PooledSession:
 class SessionPool:
     """`open_sessions` gives the sessions to hand out; `close_session` disposes of one.
 
-    More sessions than two to four add tail latency, not throughput, because the HSM works one by one in the end.
+    More sessions than two to four add tail latency, not throughput. With SoftHSM, whose work is this process's own,
+    two are enough: each further one only passes the interpreter's lock around.
     """
 
     def __init__(
