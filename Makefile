@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 .PHONY: help demo up test check lint format types contracts bench train replay lock clean softhsm
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 demo: $(INSTALLED) softhsm ## start everything, play payments through the API, stop again
 	@$(BIN)/durapay demo
@@ -51,6 +51,10 @@ lock: $(INSTALLED) ## choose the newest allowed dependencies and lock them with 
 	$(BIN)/uv pip compile pyproject.toml --upgrade --python-version 3.11 $(LOCK) --all-extras -o requirements-dev.txt
 
 LOCK := --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+.env: ## fresh secrets for docker compose (a file that is there stays)
+.env: | $(INSTALLED)
+	@umask 077 && $(BIN)/python -m embedded.compose_env >.env.draft && mv .env.draft .env
 
 clean: ## delete the virtual environment and all caches; the stack's data goes with `durapay reset`
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import subprocess
 import sys
@@ -12,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from temporalio.client import Client
 
 from config.settings import FraudSettings
 from embedded.health import polls
 from embedded.processes import LOOPBACK, ServerFailed, base_environment
 from embedded.servers import Moto, Postgres, PythonModule, Temporal, Valkey
-from embedded.softhsm import configuration_file, create_token, find_module
+from embedded.softhsm import configuration_file, find_module
 from embedded.stack import Part
-from embedded.state import ROOT, StateFolder
+from embedded.state import ROOT, StateFolder, sealing_public_key
 from embedded.zones import Zone, environment
 from notify.sandbox.credentials import write_service_account
 
@@ -131,11 +129,18 @@ class Blueprint:
 
     def _codec_server(self) -> PythonModule:
         return self._program(
-            "codec server", Zone.CODEC_SERVER, "temporal.codec_server", port=self._ports["codec_server"]
+            "codec server",
+            Zone.CODEC_SERVER,
+            "temporal.codec_server",
+            port=self._ports["codec_server"],
+            url=f"{self._addresses.codec_server}/health",
         )
 
     def _simulator(self) -> PythonModule:
-        return self._program("network simulator", Zone.SIMULATOR, "network.simulator", port=self._ports["network"])
+        url = f"http://{LOOPBACK}:{self._ports['network_control']}/health"
+        return self._program(
+            "network simulator", Zone.SIMULATOR, "network.simulator", port=self._ports["network"], url=url
+        )
 
     def _sandbox(self) -> PythonModule:
         return self._program(
@@ -165,12 +170,10 @@ class Blueprint:
 
     async def _create_token(self) -> None:
         """The ceremony's record (the keys' check values) is there once it is done."""
-        folder = self._state.data("hsm")
-        record = folder / "key-check-values.txt"
+        record = self._state.data("hsm") / "key-check-values.txt"
         if record.exists():
             return
-        pin, so_pin = self._state.secret("hsm_pin"), self._state.secret("hsm_so_pin")
-        await asyncio.to_thread(create_token, folder, label=_TOKEN_LABEL, pin=pin, so_pin=so_pin)
+        record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(await self._run(Zone.TOKEN_SETUP, "embedded.provision", "token"))
 
     async def _require_model(self) -> None:
@@ -201,13 +204,13 @@ class Blueprint:
 
 def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, redis_url: str) -> dict[str, str]:
     """All variables of all zones. `environment` hands each process its own, and no other."""
-    private_key = base64.b64decode(state.secret("unsealing_private_key"))
-    public_key = X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
     sandbox = Addresses.of(ports).sandbox
-    state.data("sandbox").mkdir(parents=True, exist_ok=True, mode=0o700)
+    for program in ("sandbox", "simulator"):
+        state.data(program).mkdir(parents=True, exist_ok=True, mode=0o700)
     return {
         "SOFTHSM2_CONF": str(configuration_file(state.data("hsm"))),
         "DURAPAY_CEREMONY_IMK_AC": state.secret("imk_ac"),
+        "DURAPAY_CEREMONY_SO_PIN": state.secret("hsm_so_pin"),
         "DURAPAY_DATABASE_URL": database_url,
         "DURAPAY_REDIS_URL": redis_url,
         "DURAPAY_TEMPORAL_ADDRESS": f"{LOOPBACK}:{ports['temporal']}",
@@ -216,10 +219,18 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_HSM_MODULE": str(find_module()),
         "DURAPAY_HSM_TOKEN_LABEL": _TOKEN_LABEL,
         "DURAPAY_HSM_PIN": state.secret("hsm_pin"),
-        "DURAPAY_SEALING_PUBLIC_KEY": base64.b64encode(public_key).decode(),
+        "DURAPAY_SEALING_PUBLIC_KEY": sealing_public_key(state.secret("unsealing_private_key")),
         "DURAPAY_UNSEALING_PRIVATE_KEY": state.secret("unsealing_private_key"),
         "DURAPAY_NETWORK_HOST": LOOPBACK,
         "DURAPAY_NETWORK_PORT": str(ports["network"]),
+        # An acquirer waits ten seconds or more; a person who watches a demonstration need not.
+        "DURAPAY_NETWORK_ANSWER_TIMEOUT_SECONDS": "4",
+        "DURAPAY_SIMULATOR_PORT": str(ports["network"]),
+        "DURAPAY_SIMULATOR_CONTROL_PORT": str(ports["network_control"]),
+        "DURAPAY_SIMULATOR_CONTROL_TOKEN": state.secret("simulator_control_token"),
+        "DURAPAY_SIMULATOR_JOURNAL_FILE": str(state.data("simulator") / "journal.db"),
+        "DURAPAY_SIMULATOR_IMK_AC": state.secret("imk_ac"),
+        "DURAPAY_SIMULATOR_FINGERPRINT_KEY": state.secret("simulator_fingerprint_key"),
         "DURAPAY_STEP_UP_SECRET": state.secret("step_up_secret"),
         "DURAPAY_API_PORT": str(ports["api"]),
         "DURAPAY_API_JWT_PRIVATE_KEY": state.secret("jwt_private_key"),

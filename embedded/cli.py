@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from api.keys import create_api_key
 from domain.errors import DurapayError
 from embedded.blueprint import Addresses, Blueprint
 from embedded.stack import Stack
 from embedded.state import PORTS, Running, StateFolder
+from store.api_keys import create_api_key
 
 _STOP_SECONDS = 60
 _ACCOUNT = "demo"
@@ -176,7 +176,7 @@ async def _serve(state: StateFolder, ports: Mapping[str, int], work: Callable[[A
     try:
         await _first_done(asyncio.create_task(live()), asyncio.create_task(told_to_stop.wait()))
     except DurapayError as error:
-        _errors.print(f"[red]✗[/] {error}", markup=True)
+        _print_error(str(error))
         return 1
     finally:
         _console.print("Stopping …")
@@ -249,5 +249,11 @@ def _print_addresses(addresses: Addresses) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _errors.print("[red]✗[/]", message)
+    _print_error(message)
     sys.exit(1)
+
+
+def _print_error(message: str) -> None:
+    _errors.print("[red]✗[/]", end=" ")
+    # It may quote a log: brackets in there are no markup, and long lines stay as they are.
+    _errors.print(message, markup=False, soft_wrap=True)

@@ -72,12 +72,25 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "unsealing_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
     "jwt_private_key": lambda: _pem(ec.generate_private_key(ec.SECP256R1())),
     "step_up_secret": lambda: _base64(secrets.token_bytes(32)),
+    "simulator_control_token": lambda: secrets.token_urlsafe(24),
+    "simulator_fingerprint_key": lambda: secrets.token_hex(32),
     "sandbox_control_token": lambda: secrets.token_urlsafe(24),
     "twilio_account_sid": lambda: f"AC{secrets.token_hex(16)}",
     "twilio_auth_token": lambda: secrets.token_hex(16),
     "ses_access_key_id": lambda: f"AKIA{secrets.token_hex(8).upper()}",
     "ses_secret_access_key": lambda: secrets.token_urlsafe(30),
 }
+
+
+def make_secret(name: str) -> str:
+    """A fresh value for the secret of that name."""
+    return _MAKERS[name]()
+
+
+def sealing_public_key(unsealing_private_key: str) -> str:
+    """The public half of an X25519 private key, both raw in base64."""
+    private_key = X25519PrivateKey.from_private_bytes(base64.b64decode(unsealing_private_key))
+    return _base64(private_key.public_key().public_bytes_raw())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +148,7 @@ class StateFolder:
         """The secret of that name; made now if there is none."""
         file = self.path / "secrets" / name
         if not file.exists():
-            self.keep_secret(name, _MAKERS[name]())
+            self.keep_secret(name, make_secret(name))
         return file.read_text()
 
     def find_secret(self, name: str) -> str | None:

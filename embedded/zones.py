@@ -27,6 +27,7 @@ from config.settings import (
     TemporalSettings,
     UnsealingSettings,
 )
+from network.simulator.__main__ import SimulatorSettings
 from notify.sandbox.settings import SandboxSettings
 
 
@@ -41,6 +42,7 @@ class Zone(StrEnum):
     CODEC_SERVER = "codec-server"
     DATABASE_SETUP = "database-setup"
     TOKEN_SETUP = "token-setup"  # noqa: S105 - a zone
+    TEMPORAL_SETUP = "temporal-setup"
     SIMULATOR = "simulator"
     SANDBOX = "sandbox"
 
@@ -76,7 +78,8 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
     Zone.CODEC_SERVER: (DatabaseSettings, CodecSettings, CodecServerSettings),
     Zone.DATABASE_SETUP: (DatabaseSettings,),
     Zone.TOKEN_SETUP: (HsmSettings,),
-    Zone.SIMULATOR: (),
+    Zone.TEMPORAL_SETUP: (TemporalSettings,),
+    Zone.SIMULATOR: (SimulatorSettings,),
     Zone.SANDBOX: (SandboxSettings,),
 }
 
@@ -84,7 +87,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
 FURTHER: Mapping[Zone, frozenset[str]] = {
     Zone.VAULT: frozenset({"SOFTHSM2_CONF"}),
     Zone.API: frozenset({"SOFTHSM2_CONF"}),
-    Zone.TOKEN_SETUP: frozenset({"SOFTHSM2_CONF", "DURAPAY_CEREMONY_IMK_AC"}),
+    Zone.TOKEN_SETUP: frozenset({"SOFTHSM2_CONF", "DURAPAY_CEREMONY_IMK_AC", "DURAPAY_CEREMONY_SO_PIN"}),
 }
 
 

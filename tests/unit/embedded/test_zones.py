@@ -1,0 +1,34 @@
+"""A process is told what its trust zone may know, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedded.zones import Zone, environment, variables
+
+
+def test_only_vault_api_and_ceremony_know_the_pin_of_the_hsm() -> None:
+    assert {zone for zone in Zone if "DURAPAY_HSM_PIN" in variables(zone)} == {Zone.VAULT, Zone.API, Zone.TOKEN_SETUP}
+
+
+def test_only_the_network_worker_can_open_a_credential() -> None:
+    assert {zone for zone in Zone if "DURAPAY_UNSEALING_PRIVATE_KEY" in variables(zone)} == {Zone.NETWORK}
+
+
+def test_only_the_ceremony_knows_the_security_officers_pin() -> None:
+    assert {zone for zone in Zone if "DURAPAY_CEREMONY_SO_PIN" in variables(zone)} == {Zone.TOKEN_SETUP}
+
+
+def test_only_the_api_can_sign_sessions() -> None:
+    assert {zone for zone in Zone if "DURAPAY_API_JWT_PRIVATE_KEY" in variables(zone)} == {Zone.API}
+
+
+def test_the_simulated_network_shares_nothing_with_the_platform() -> None:
+    for zone in set(Zone) - {Zone.SIMULATOR}:
+        assert not variables(zone) & variables(Zone.SIMULATOR)
+
+
+@pytest.mark.parametrize("zone", Zone)
+def test_a_zones_environment_holds_its_own_variables_alone(zone: Zone) -> None:
+    everything = {name: "value" for other in Zone for name in variables(other)}
+    assert set(environment(zone, everything)) == variables(zone)
