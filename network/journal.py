@@ -1,0 +1,452 @@
+"""The journal: one row per effect key, and every step of it a single conditional statement.
+
+    created ──▶ sending ──▶ answered
+       │           ├──────▶ unanswered      (a request: for good; an advice: until it is repeated)
+       ▼           └──────▶ created         (no byte was written after all)
+    abandoned
+
+Whoever changes a state first has decided it; whoever comes second reads what was decided and answers that. That is
+what makes an effect happen once, however many workers ask for it and wherever one of them dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Executable, RowMapping, Select, Update, and_, func, null, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from domain.currency import Currency
+from domain.money import Money
+from domain.network import LateAnswer
+from domain.outcomes import DoubtReason
+from network.codec import Message
+from network.errors import EffectKeyReused, JournalUnavailable, OriginalUnknown, StanExhausted
+from network.messages import Acceptor, Original, Purchase, Trace
+from store.models.network import NetworkMessage
+
+_STAN_EXHAUSTED: Final = "54000"  # program_limit_exceeded, raised by the numbering trigger
+
+
+class Kind(StrEnum):
+    AUTHORIZE = "authorize"
+    CAPTURE = "capture"
+    REFUND = "refund"
+    REVERSE = "reverse"
+    PROVISION = "provision"
+
+
+class State(StrEnum):
+    CREATED = "created"
+    SENDING = "sending"
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"
+    ABANDONED = "abandoned"
+
+
+# The first message of each kind; what the original of a reversal was called.
+_MTI: Final[Mapping[Kind, str]] = {
+    Kind.AUTHORIZE: "0100",
+    Kind.REFUND: "0200",
+    Kind.CAPTURE: "0220",
+    Kind.REVERSE: "0420",
+    Kind.PROVISION: "0620",
+}
+_KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
+    "0110": frozenset({Kind.AUTHORIZE}),
+    "0210": frozenset({Kind.REFUND}),
+    "0230": frozenset({Kind.CAPTURE}),
+    "0430": frozenset({Kind.REVERSE}),
+    "0630": frozenset({Kind.PROVISION}),
+}
+# What is repeated until it is acknowledged; the others are requests, which are decided once.
+ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION})
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an effect key stands for. The same key with anything else in here is a mistake of the caller."""
+
+    kind: Kind
+    effect_key: str
+    money: Money | None = None
+    payment_id: str | None = None
+    token_id: str | None = None
+    original_effect_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A numbered row of the journal (not a tombstone)."""
+
+    effect: Effect
+    state: State
+    trace: Trace
+    acceptor: Acceptor | None
+    sealed_pan: str | None = field(repr=False)
+    attempts: int
+    response_code: str | None
+    approval_code: str | None
+    doubt_reason: DoubtReason | None
+    answered_at: datetime | None
+    reversal_decided_at: datetime | None
+    late_response_code: str | None
+
+    @property
+    def purchase(self) -> Purchase:
+        assert self.effect.money is not None, "every kind but provisioning has an amount"
+        assert self.acceptor is not None, "every kind but provisioning has an acceptor"
+        return Purchase(self.trace, self.effect.money, self.acceptor)
+
+    @property
+    def original(self) -> Original:
+        """This entry as DE90 of another message names it."""
+        trace = self.trace
+        return Original(_MTI[self.effect.kind], trace.stan, trace.transmission_time, trace.acquirer_id.lstrip("0"))
+
+
+class Journal:
+    """The rows of one acquirer. All methods raise `JournalUnavailable` when PostgreSQL does not answer."""
+
+    def __init__(self, engine: AsyncEngine, acquirer_id: str) -> None:
+        self._engine = engine
+        # Nearly all steps are one statement: autocommit spares BEGIN and COMMIT their round trips.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._acquirer_id = acquirer_id
+
+    async def open(
+        self, effect: Effect, acceptor: Acceptor | None = None, sealed_pan: str | None = None
+    ) -> Entry | None:
+        """The row of `effect`, made now if there is none yet; None when the effect was abandoned.
+
+        Raises:
+            EffectKeyReused: the key stands for something else.
+            StanExhausted: no trace number is free.
+        """
+        async with self._connection() as connection:
+            return await self._open(connection, effect, acceptor, sealed_pan, rrn=None)
+
+    async def open_about(self, effect: Effect) -> tuple[Entry | None, Entry]:
+        """The same for a capture or refund, and its original, from which it takes payment, acceptor and card.
+
+        A capture also takes the original's RRN: to the network the two are one purchase.
+
+        Raises:
+            OriginalUnknown: nothing was ever sent under the original's key.
+        """
+        async with self._connection() as connection:
+            original = await _read(connection, _by_key(effect.original_effect_key))
+            if original is None or original.effect.kind is not Kind.AUTHORIZE or original.attempts == 0:
+                raise OriginalUnknown("no authorization was sent under the original's effect key")
+            inherited = Effect(
+                effect.kind,
+                effect.effect_key,
+                effect.money,
+                effect.payment_id or original.effect.payment_id,
+                original.effect.token_id,
+                effect.original_effect_key,
+            )
+            rrn = original.trace.rrn if effect.kind is Kind.CAPTURE else None
+            entry = await self._open(connection, inherited, original.acceptor, original.sealed_pan, rrn)
+            return entry, original
+
+    async def decide_reversal(self, effect_key: str, original_effect_key: str) -> tuple[Entry, Entry] | None:
+        """Decides, for ever, that the original does not count; the reversal to send for it, and the original.
+
+        None when nothing of the original was sent: from now on nothing will be, even if it was never asked for yet.
+        Otherwise an original that waits is unanswered from here on, and its late answer changes nothing.
+
+        Raises:
+            EffectKeyReused: `effect_key` stands for something else.
+            OriginalUnknown: the original is neither an authorization nor a refund.
+        """
+        async with self._connection(transaction=True) as connection:
+            tombstone = insert(NetworkMessage).values(
+                effect_key=original_effect_key, acquirer_id=self._acquirer_id, state=State.ABANDONED
+            )
+            await connection.execute(tombstone.on_conflict_do_nothing())
+            locked = await connection.execute(_by_key(original_effect_key).with_for_update())
+            row = locked.mappings().one()
+            if row["state"] == State.ABANDONED:
+                return None
+            original = _entry(row)
+            if original.effect.kind in ADVICE:
+                raise OriginalUnknown("only an authorization or a refund can be reversed")
+            if original.state is State.CREATED:
+                await connection.execute(_step(original_effect_key, state=State.ABANDONED))
+                return None
+            if original.reversal_decided_at is None:
+                await connection.execute(_step(original_effect_key, **_decision(original.state)))
+            effect = Effect(
+                Kind.REVERSE,
+                effect_key,
+                original.effect.money,
+                original.effect.payment_id,
+                original.effect.token_id,
+                original_effect_key,
+            )
+            entry = await self._open(connection, effect, original.acceptor, original.sealed_pan, rrn=original.trace.rrn)
+            assert entry is not None, "nobody abandons a reversal"
+            return entry, original
+
+    async def begin(self, effect_key: str, sealed_pan: str | None = None) -> bool:
+        """`created` → `sending`, committed before a byte leaves; False when someone else was faster."""
+        values: dict[str, Any] = {"state": State.SENDING, "attempts": 1, "sent_at": func.clock_timestamp()}
+        if sealed_pan is not None:
+            values["sealed_pan"] = sealed_pan
+        return await self._change(_step(effect_key, NetworkMessage.state == State.CREATED, **values))
+
+    async def begin_repeat(self, effect_key: str, attempts: int) -> bool:
+        """Claims the repetition after `attempts` attempts; False when someone else was faster."""
+        unanswered_advice = and_(NetworkMessage.state == State.UNANSWERED, NetworkMessage.kind.in_(ADVICE))
+        step = _step(
+            effect_key,
+            or_(NetworkMessage.state == State.SENDING, unanswered_advice),
+            NetworkMessage.attempts == attempts,
+            state=State.SENDING,
+            attempts=attempts + 1,
+        )
+        return await self._change(step)
+
+    async def unsend(self, effect_key: str) -> bool:
+        """`sending` → `created`: the only attempt so far wrote no byte. False when that is no longer all there is."""
+        only = NetworkMessage.attempts == 1
+        step = _step(
+            effect_key, NetworkMessage.state == State.SENDING, only, state=State.CREATED, attempts=0, sent_at=null()
+        )
+        return await self._change(step)
+
+    async def give_up(self, effect_key: str, reason: DoubtReason) -> Entry:
+        """`sending` → `unanswered`; the row as it stands then, whoever decided it."""
+        step = _step(effect_key, NetworkMessage.state == State.SENDING, state=State.UNANSWERED, doubt_reason=reason)
+        await self._change(step)
+        return await self.read(effect_key)
+
+    async def record_answer(self, entry: Entry, message: Message) -> Entry:
+        """`sending` → `answered` with DE39 and DE38; the row as it stands then, whoever decided it.
+
+        An answer to a request that was given up meanwhile is recorded as a late one.
+        """
+        acceptable = [State.SENDING, State.UNANSWERED] if entry.effect.kind in ADVICE else [State.SENDING]
+        async with self._connection() as connection:
+            step = _step(
+                entry.effect.effect_key,
+                NetworkMessage.state.in_(acceptable),
+                state=State.ANSWERED,
+                response_code=message.get(39),
+                approval_code=message.fields.get(38),
+                answered_at=func.clock_timestamp(),
+                doubt_reason=null(),
+            )
+            decided = await _read(connection, step.returning(*_COLUMNS))
+            if decided is not None:
+                return decided
+            await self._record_late(connection, entry.effect.effect_key, message)
+            return await _one(connection, entry.effect.effect_key)
+
+    async def find_answered_by(self, message: Message) -> Entry | None:
+        """The row to which an answer that nobody waited for belongs (STAN, DE7, RRN); None when there is none."""
+        async with self._connection() as connection:
+            matching = (
+                select(*_COLUMNS)
+                .where(
+                    NetworkMessage.acquirer_id == self._acquirer_id,
+                    NetworkMessage.stan == message.get(11),
+                    NetworkMessage.transmission_time == message.get(7),
+                    NetworkMessage.kind.in_(_KINDS_BY_ANSWER.get(message.mti, frozenset())),
+                )
+                .order_by(NetworkMessage.created_at.desc())
+                .limit(1)
+            )
+            entry = await _read(connection, matching)
+            return entry if entry is not None and message.fields.get(37, entry.trace.rrn) == entry.trace.rrn else None
+
+    async def record_late(self, entry: Entry, message: Message) -> Entry:
+        """Keeps a late answer to a request beside its outcome; the row as it stands then.
+
+        A row that is still being sent is left alone: who sends it records its answer, or its repeat will ask again.
+        """
+        async with self._connection() as connection:
+            await self._record_late(connection, entry.effect.effect_key, message)
+            return await _one(connection, entry.effect.effect_key)
+
+    async def unreported(self, limit: int = 100) -> list[LateAnswer]:
+        """Late answers of which nobody was told yet, oldest first."""
+        query = (
+            select(*_COLUMNS)
+            .where(NetworkMessage.late_answered_at.is_not(None), NetworkMessage.late_reported_at.is_(None))
+            .where(NetworkMessage.acquirer_id == self._acquirer_id)
+            .order_by(NetworkMessage.late_answered_at)
+            .limit(limit)
+        )
+        async with self._connection() as connection:
+            entries = [_entry(row) for row in (await connection.execute(query)).mappings()]
+        return [
+            LateAnswer(
+                entry.effect.payment_id or "",
+                entry.effect.effect_key,
+                entry.late_response_code or "",
+                entry.trace.stan,
+                entry.trace.rrn,
+            )
+            for entry in entries
+        ]
+
+    async def mark_reported(self, effect_key: str) -> None:
+        await self._change(_step(effect_key, late_reported_at=func.clock_timestamp()))
+
+    async def find(self, effect_key: str) -> Entry | None:
+        """The row of `effect_key`; None when it was abandoned."""
+        async with self._connection() as connection:
+            entry = await _read(connection, _by_key(effect_key))
+            return None if entry is None or entry.state is State.ABANDONED else entry
+
+    async def read(self, effect_key: str) -> Entry:
+        """The numbered row of `effect_key`, which must exist."""
+        async with self._connection() as connection:
+            return await _one(connection, effect_key)
+
+    async def rrns(self, payment_id: str) -> list[str]:
+        """The retrieval reference numbers under which the network knows `payment_id`, oldest first."""
+        query = (
+            select(NetworkMessage.rrn, func.min(NetworkMessage.created_at))
+            .where(NetworkMessage.payment_id == payment_id, NetworkMessage.rrn.is_not(None))
+            .group_by(NetworkMessage.rrn)
+            .order_by(func.min(NetworkMessage.created_at))
+        )
+        async with self._connection() as connection:
+            return [str(row[0]) for row in await connection.execute(query)]
+
+    async def _open(
+        self,
+        connection: AsyncConnection,
+        effect: Effect,
+        acceptor: Acceptor | None,
+        sealed_pan: str | None,
+        rrn: str | None,
+    ) -> Entry | None:
+        statement = (
+            insert(NetworkMessage)
+            .values(
+                effect_key=effect.effect_key,
+                kind=effect.kind,
+                state=State.CREATED,
+                mti=_MTI[effect.kind],
+                acquirer_id=self._acquirer_id,
+                rrn=rrn,
+                amount_minor=effect.money.amount_minor if effect.money else None,
+                currency=effect.money.currency.value if effect.money else None,
+                payment_id=effect.payment_id,
+                token_id=effect.token_id,
+                original_effect_key=effect.original_effect_key,
+                acceptor=asdict(acceptor) if acceptor else null(),
+                sealed_pan=sealed_pan,
+            )
+            .on_conflict_do_nothing(index_elements=[NetworkMessage.effect_key])
+            .returning(*_COLUMNS)
+        )
+        row = (await connection.execute(statement)).mappings().one_or_none()
+        if row is None:
+            row = (await connection.execute(_by_key(effect.effect_key))).mappings().one()
+        if row["state"] == State.ABANDONED:
+            return None
+        entry = _entry(row)
+        if entry.effect != effect:
+            raise EffectKeyReused("the effect key already stands for another request")
+        return entry
+
+    async def _record_late(self, connection: AsyncConnection, effect_key: str, message: Message) -> None:
+        """Keeps the first late answer. The answer that decided the row, come twice, is not a late one."""
+        code = message.get(39)
+        step = _step(
+            effect_key,
+            NetworkMessage.state.in_((State.ANSWERED, State.UNANSWERED)),
+            NetworkMessage.late_response_code.is_(None),
+            or_(NetworkMessage.response_code.is_(None), NetworkMessage.response_code != code),
+            late_response_code=code,
+            late_answered_at=func.clock_timestamp(),
+        )
+        await connection.execute(step)
+
+    async def _change(self, statement: Update) -> bool:
+        async with self._connection() as connection:
+            return bool((await connection.execute(statement)).rowcount)
+
+    @asynccontextmanager
+    async def _connection(self, *, transaction: bool = False) -> AsyncIterator[AsyncConnection]:
+        try:
+            if transaction:
+                async with self._engine.begin() as connection:
+                    yield connection
+            else:
+                async with self._single.connect() as connection:
+                    yield connection
+        except (DBAPIError, PoolTimeout) as error:
+            if isinstance(error, IntegrityError):
+                raise  # a rule of the database was broken: a bug, not an outage
+            if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _STAN_EXHAUSTED:
+                raise StanExhausted("no trace number of this acquirer is free today") from None
+            # The statement's parameters, sealed boxes among them, would be printed with the cause.
+            raise JournalUnavailable(f"the journal does not answer ({type(error).__name__})") from None
+
+
+_COLUMNS: Final = tuple(NetworkMessage.__table__.columns)
+
+
+def _by_key(effect_key: str | None) -> Select[Any]:
+    return select(*_COLUMNS).where(NetworkMessage.effect_key == effect_key)
+
+
+def _step(effect_key: str, *conditions: ColumnElement[bool], **values: Any) -> Update:
+    return update(NetworkMessage).where(NetworkMessage.effect_key == effect_key, *conditions).values(**values)
+
+
+def _decision(state: State) -> dict[str, Any]:
+    """What a reversal's decision changes in its original."""
+    decided: dict[str, Any] = {"reversal_decided_at": func.clock_timestamp()}
+    if state is State.SENDING:
+        decided |= {"state": State.UNANSWERED, "doubt_reason": DoubtReason.TIMEOUT}
+    return decided
+
+
+async def _read(connection: AsyncConnection, statement: Executable) -> Entry | None:
+    """The entry that `statement` returns; None when there is none, or only a tombstone."""
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    return None if row is None or row["kind"] is None else _entry(row)
+
+
+async def _one(connection: AsyncConnection, effect_key: str) -> Entry:
+    return _entry((await connection.execute(_by_key(effect_key))).mappings().one())
+
+
+def _entry(row: RowMapping) -> Entry:
+    money = None if row["currency"] is None else Money(row["amount_minor"], Currency[row["currency"]])
+    return Entry(
+        effect=Effect(
+            Kind(row["kind"]),
+            row["effect_key"],
+            money,
+            row["payment_id"],
+            row["token_id"],
+            row["original_effect_key"],
+        ),
+        state=State(row["state"]),
+        trace=Trace(row["transmission_time"], row["stan"], row["acquirer_id"], row["rrn"]),
+        acceptor=None if row["acceptor"] is None else Acceptor(**row["acceptor"]),
+        sealed_pan=row["sealed_pan"],
+        attempts=row["attempts"],
+        response_code=row["response_code"],
+        approval_code=row["approval_code"],
+        doubt_reason=None if row["doubt_reason"] is None else DoubtReason(row["doubt_reason"]),
+        answered_at=row["answered_at"],
+        reversal_decided_at=row["reversal_decided_at"],
+        late_response_code=row["late_response_code"],
+    )

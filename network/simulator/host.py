@@ -1,0 +1,260 @@
+"""The issuer: what it answers, and what it keeps. One message at a time, in one transaction of its journal.
+
+A message that came before (same DE7, DE11 and DE32, repeat or not) gets the answer that it got before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from domain.cards import luhn_valid, masked
+from network import tlv
+from network.codec import Message
+from network.errors import MessageInvalid
+from network.messages import APPROVED, Original, amount, answer, request_key, token_pan
+from network.simulator.cards import Behaviour, card
+from network.simulator.emv import cryptogram_valid
+from network.simulator.store import Store, Token, Transaction
+
+DECLINED: Final = "05"
+INVALID_TRANSACTION: Final = "12"
+INVALID_AMOUNT: Final = "13"
+UNKNOWN_NUMBER: Final = "14"
+NO_ACTION_TAKEN: Final = "21"
+ORIGINAL_UNKNOWN: Final = "25"
+FORMAT_ERROR: Final = "30"
+EXPIRED: Final = "54"
+CRYPTOGRAM_WRONG: Final = "82"
+DUPLICATE: Final = "94"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An answer as it is recorded, and what happens to it on its way."""
+
+    answer: Message
+    drop: bool = False
+    close_connection: bool = False
+    copies: int = 1
+    delay_seconds: float = 0.0
+    misstated_by_minor: int = 0
+
+    @property
+    def sent(self) -> Message:
+        """The answer as it is sent."""
+        if not self.misstated_by_minor:
+            return self.answer
+        misstated = f"{int(self.answer.get(4)) + self.misstated_by_minor:012d}"
+        return Message(self.answer.mti, {**self.answer.fields, 4: misstated})
+
+
+class IssuerHost:
+    """`imk` (16 bytes) is the issuer's master key for cryptograms, `fingerprint_key` hides card numbers in the journal.
+
+    Test cards that answer late do so after `late_answer_seconds`; the one that loses acknowledgements of its reversal
+    loses the first `lost_acknowledgements`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        imk: bytes,
+        fingerprint_key: bytes,
+        *,
+        late_answer_seconds: float,
+        lost_acknowledgements: int,
+    ) -> None:
+        self._store = store
+        self._imk = imk
+        self._fingerprint_key = fingerprint_key
+        self._late_answer_seconds = late_answer_seconds
+        self._lost_acknowledgements = lost_acknowledgements
+
+    def handle(self, message: Message) -> Decision:
+        """Decides `message` (anything but network management) and records it."""
+        key = request_key(message)
+        with self._store.transaction():
+            before = self._store.answer(key)
+            if before is not None:
+                if not _same(message, before):
+                    return Decision(answer(message, DUPLICATE))
+                decision = Decision(before, drop=self._loses_acknowledgement(message))
+            else:
+                decision = self._decide(message)
+                self._store.keep_answer(key, decision.answer)
+            self._store.keep_message(message, decision.answer.get(39), answered_before=before is not None)
+        return decision
+
+    def _decide(self, message: Message) -> Decision:
+        try:
+            match message.mti[:3]:
+                case "010":
+                    return self._authorize(message)
+                case "020":
+                    return Decision(self._refund(message))
+                case "022":
+                    return Decision(answer(message, self._capture(message)))
+                case "042":
+                    response_code = self._reverse(message)
+                    return Decision(answer(message, response_code), drop=self._loses_acknowledgement(message))
+                case _:
+                    return Decision(answer(message, self._provision(message)))
+        except MessageInvalid:
+            return Decision(answer(message, FORMAT_ERROR))
+
+    def _authorize(self, message: Message) -> Decision:
+        amount(message)
+        token = self._store.token(self._fingerprint(message.get(2)))
+        response_code = self._check(message, token)
+        behaviour = Behaviour(token.behaviour) if token else Behaviour.DECLINE
+        if response_code == APPROVED and token is not None and behaviour is not Behaviour.REFUND_DECLINE:
+            response_code = token.response_code
+        decided = _with_approval(message, response_code)
+        self._store.keep_transaction(message, "0100", token.card_name if token else "unknown", decided, None)
+        match behaviour:
+            case Behaviour.TIMEOUT_THEN_APPROVE | Behaviour.TIMEOUT_THEN_DECLINE | Behaviour.LOST_REVERSAL:
+                return Decision(decided, drop=message.mti == "0100")
+            case Behaviour.LATE_ANSWER:
+                return Decision(decided, delay_seconds=self._late_answer_seconds)
+            case Behaviour.DUPLICATE_ANSWER:
+                return Decision(decided, copies=2)
+            case Behaviour.DROPPED_CONNECTION:
+                return Decision(decided, close_connection=True)
+            case Behaviour.WRONG_AMOUNT:
+                return Decision(decided, misstated_by_minor=1)
+            case _:
+                return Decision(decided)
+
+    def _check(self, message: Message, token: Token | None) -> str:
+        """DE39 before the card's own behaviour is asked."""
+        if self._store.reversed_ahead(_as_original(message, "0100")):
+            return DECLINED
+        if token is None:
+            return UNKNOWN_NUMBER
+        if message.get(14) < f"{datetime.now(UTC):%y%m}":
+            return EXPIRED
+        if 55 in message.fields and not self._cryptogram_accepted(message, token):
+            return CRYPTOGRAM_WRONG
+        return APPROVED
+
+    def _cryptogram_accepted(self, message: Message, token: Token) -> bool:
+        """Whether the cryptogram is right, about this amount and currency, and new.
+
+        A lower ATC than one seen before is nothing wrong: messages overtake each other.
+        """
+        chip_data = tlv.parse(bytes.fromhex(message.get(55)))
+        about_this = chip_data.get("9F02", b"").hex() == message.get(4) and chip_data.get("5F2A", b"").hex()[
+            1:
+        ] == message.get(49)
+        sequence_number = message.fields.get(23, "000")[1:]
+        if not about_this or not cryptogram_valid(self._imk, message.get(2), sequence_number, chip_data):
+            return False
+        return self._store.use_cryptogram(token.fingerprint, chip_data["9F36"].hex(), chip_data["9F26"].hex())
+
+    def _refund(self, message: Message) -> Message:
+        original = self._store.transaction_of(Original.of(message))
+        token = self._store.token(self._fingerprint(message.get(2)))
+        money = amount(message)
+        response_code = APPROVED
+        if token is None:
+            response_code = UNKNOWN_NUMBER
+        elif self._store.reversed_ahead(_as_original(message, "0200")):
+            response_code = DECLINED
+        elif original is None or not _stands(original, message, "0100"):
+            response_code = INVALID_TRANSACTION
+        elif original.refunded_minor + money.amount_minor > original.captured_minor:
+            response_code = INVALID_AMOUNT
+        elif token.behaviour == Behaviour.REFUND_DECLINE:
+            response_code = token.response_code
+        else:
+            self._store.refund(original.id, money.amount_minor)
+        decided = _with_approval(message, response_code)
+        self._store.keep_transaction(
+            message, "0200", token.card_name if token else "unknown", decided, original.id if original else None
+        )
+        return decided
+
+    def _capture(self, message: Message) -> str:
+        original = self._store.transaction_of(Original.of(message))
+        money = amount(message)
+        if original is None:
+            return ORIGINAL_UNKNOWN
+        if not _stands(original, message, "0100"):
+            return INVALID_TRANSACTION
+        if original.captured_minor + money.amount_minor > original.amount_minor:
+            return INVALID_AMOUNT
+        self._store.capture(original.id, money.amount_minor)
+        return APPROVED
+
+    def _reverse(self, message: Message) -> str:
+        """A reversal of something that is not known (yet) is remembered: if it still comes, it is declined."""
+        named = Original.of(message)
+        original = self._store.transaction_of(named)
+        if original is None:
+            self._store.remember_reversal(named)
+            return APPROVED
+        if original.captured_minor:
+            return NO_ACTION_TAKEN
+        if original.reversed_at is None:
+            self._store.reverse(original.id)
+            if original.refund_of is not None and original.response_code == APPROVED:
+                self._store.refund(original.refund_of, -original.amount_minor)
+        return APPROVED
+
+    def _provision(self, message: Message) -> str:
+        pan, dpan = token_pan(message), message.get(2)
+        if not luhn_valid(pan) or not luhn_valid(dpan):
+            return UNKNOWN_NUMBER
+        test_card = card(pan)
+        token = Token(
+            self._fingerprint(dpan),
+            self._fingerprint(pan),
+            test_card.name,
+            test_card.behaviour,
+            test_card.response_code,
+        )
+        known = self._store.token(token.fingerprint)
+        if known is None:
+            self._store.keep_token(token, masked(dpan), masked(pan))
+        elif known.card_fingerprint != token.card_fingerprint:
+            return INVALID_TRANSACTION
+        return APPROVED
+
+    def _loses_acknowledgement(self, message: Message) -> bool:
+        if message.mti not in ("0420", "0421"):
+            return False
+        token = self._store.token(self._fingerprint(message.get(2)))
+        if token is None or token.behaviour != Behaviour.LOST_REVERSAL:
+            return False
+        return self._store.reversals_received(message) < self._lost_acknowledgements
+
+    def _fingerprint(self, number: str) -> str:
+        return hmac.new(self._fingerprint_key, number.encode(), hashlib.sha256).hexdigest()
+
+
+def _same(message: Message, before: Message) -> bool:
+    """Whether a message that claims to be a repeat is about what its first sending was about."""
+    return all(message.fields.get(number) == before.fields.get(number) for number in (4, 37, 49))
+
+
+def _stands(original: Transaction, message: Message, mti: str) -> bool:
+    return (
+        original.mti == mti
+        and original.response_code == APPROVED
+        and original.reversed_at is None
+        and original.currency == message.get(49)
+    )
+
+
+def _as_original(message: Message, mti: str) -> Original:
+    return Original(mti, message.get(11), message.get(7), message.get(32).lstrip("0"))
+
+
+def _with_approval(message: Message, response_code: str) -> Message:
+    more = {38: f"{secrets.randbelow(10**6):06d}"} if response_code == APPROVED else {}
+    return answer(message, response_code, more)

@@ -1,0 +1,315 @@
+"""The simulator's journal in SQLite: what it received, what it answered, and what stands because of it.
+
+No card number is in it in clear, neither PAN nor DPAN: a keyed fingerprint to find it by, its mask, and the name of
+the test card.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from network.codec import Message
+from network.messages import MatchingKey, Original
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS tokens (
+    fingerprint       TEXT PRIMARY KEY,
+    masked            TEXT NOT NULL,
+    card_fingerprint  TEXT NOT NULL,
+    card_masked       TEXT NOT NULL,
+    card_name         TEXT NOT NULL,
+    behaviour         TEXT NOT NULL,
+    response_code     TEXT NOT NULL,
+    provisioned_at    TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS messages (
+    id                 INTEGER PRIMARY KEY,
+    received_at        TEXT NOT NULL,
+    mti                TEXT NOT NULL,
+    stan               TEXT NOT NULL,
+    transmission_time  TEXT NOT NULL,
+    acquirer_id        TEXT NOT NULL,
+    rrn                TEXT NOT NULL,
+    amount_minor       INTEGER,
+    currency           TEXT,
+    response_code      TEXT NOT NULL,
+    answered_before    INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS messages_rrn ON messages (rrn);
+CREATE TABLE IF NOT EXISTS answers (
+    mti                TEXT NOT NULL,
+    stan               TEXT NOT NULL,
+    transmission_time  TEXT NOT NULL,
+    acquirer_id        TEXT NOT NULL,
+    fields             TEXT NOT NULL,
+    PRIMARY KEY (stan, transmission_time, acquirer_id, mti)
+);
+CREATE TABLE IF NOT EXISTS transactions (
+    id                 INTEGER PRIMARY KEY,
+    received_at        TEXT NOT NULL,
+    mti                TEXT NOT NULL,
+    stan               TEXT NOT NULL,
+    transmission_time  TEXT NOT NULL,
+    acquirer_id        TEXT NOT NULL,
+    rrn                TEXT NOT NULL,
+    card_name          TEXT NOT NULL,
+    amount_minor       INTEGER NOT NULL,
+    currency           TEXT NOT NULL,
+    response_code      TEXT NOT NULL,
+    approval_code      TEXT,
+    captured_minor     INTEGER NOT NULL DEFAULT 0 CHECK (captured_minor BETWEEN 0 AND amount_minor),
+    refunded_minor     INTEGER NOT NULL DEFAULT 0 CHECK (refunded_minor BETWEEN 0 AND captured_minor),
+    refund_of          INTEGER REFERENCES transactions (id),
+    reversed_at        TEXT,
+    UNIQUE (stan, transmission_time, acquirer_id, mti)
+);
+CREATE INDEX IF NOT EXISTS transactions_rrn ON transactions (rrn);
+CREATE TABLE IF NOT EXISTS reversals_ahead (
+    mti TEXT NOT NULL, stan TEXT NOT NULL, transmission_time TEXT NOT NULL, acquirer_id TEXT NOT NULL,
+    PRIMARY KEY (stan, transmission_time, acquirer_id, mti)
+);
+CREATE TABLE IF NOT EXISTS cryptograms (
+    fingerprint TEXT NOT NULL, atc TEXT NOT NULL, cryptogram TEXT NOT NULL,
+    PRIMARY KEY (fingerprint, atc, cryptogram)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A device number as the host knows it."""
+
+    fingerprint: str
+    card_fingerprint: str
+    card_name: str
+    behaviour: str
+    response_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An authorization (0100) or refund (0200) and what became of it, in minor units of `currency`."""
+
+    id: int
+    mti: str
+    card_name: str
+    amount_minor: int
+    currency: str
+    response_code: str
+    captured_minor: int
+    refunded_minor: int
+    refund_of: int | None
+    reversed_at: str | None
+
+
+class Store:
+    """One connection, used by one thread at a time. `file` is created when it is missing."""
+
+    def __init__(self, file: Path) -> None:
+        self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._database.row_factory = sqlite3.Row
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # A killed process loses nothing with this; only a killed machine could lose the last messages.
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it or nothing."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def answer(self, key: MatchingKey) -> Message | None:
+        """The answer that was given under `key` before."""
+        row = self._one(
+            "SELECT fields FROM answers WHERE mti = ? AND stan = ? AND transmission_time = ? AND acquirer_id = ?", *key
+        )
+        if row is None:
+            return None
+        return Message(key[0], {int(number): value for number, value in json.loads(row["fields"]).items()})
+
+    def keep_answer(self, key: MatchingKey, answer: Message) -> None:
+        self._run("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", *key, json.dumps(dict(answer.fields)))
+
+    def keep_message(self, message: Message, response_code: str, *, answered_before: bool) -> None:
+        self._run(
+            "INSERT INTO messages (received_at, mti, stan, transmission_time, acquirer_id, rrn, amount_minor, currency,"
+            " response_code, answered_before) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _now(),
+            message.mti,
+            message.get(11),
+            message.get(7),
+            message.get(32),
+            message.get(37),
+            int(message.fields[4]) if 4 in message.fields else None,
+            message.fields.get(49),
+            response_code,
+            answered_before,
+        )
+
+    def token(self, fingerprint: str) -> Token | None:
+        row = self._one("SELECT * FROM tokens WHERE fingerprint = ?", fingerprint)
+        if row is None:
+            return None
+        return Token(
+            row["fingerprint"], row["card_fingerprint"], row["card_name"], row["behaviour"], row["response_code"]
+        )
+
+    def keep_token(self, token: Token, masked: str, card_masked: str) -> None:
+        self._run(
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            token.fingerprint,
+            masked,
+            token.card_fingerprint,
+            card_masked,
+            token.card_name,
+            token.behaviour,
+            token.response_code,
+            _now(),
+        )
+
+    def use_cryptogram(self, fingerprint: str, atc: str, cryptogram: str) -> bool:
+        """False when the pair was used before."""
+        return bool(self._run("INSERT OR IGNORE INTO cryptograms VALUES (?, ?, ?)", fingerprint, atc, cryptogram))
+
+    def transaction_of(self, original: Original) -> Transaction | None:
+        """The authorization or refund that DE90 of another message names."""
+        row = self._one(
+            "SELECT * FROM transactions WHERE mti = ? AND stan = ? AND transmission_time = ? AND acquirer_id = ?",
+            *_original_key(original),
+        )
+        return None if row is None else _transaction(row)
+
+    def keep_transaction(
+        self, message: Message, mti: str, card_name: str, answer: Message, refund_of: int | None
+    ) -> None:
+        self._run(
+            "INSERT INTO transactions (received_at, mti, stan, transmission_time, acquirer_id, rrn, card_name,"
+            " amount_minor, currency, response_code, approval_code, refund_of)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _now(),
+            mti,
+            message.get(11),
+            message.get(7),
+            message.get(32).lstrip("0"),
+            message.get(37),
+            card_name,
+            int(message.get(4)),
+            message.get(49),
+            answer.get(39),
+            answer.fields.get(38),
+            refund_of,
+        )
+
+    def capture(self, transaction_id: int, amount_minor: int) -> None:
+        self._run(
+            "UPDATE transactions SET captured_minor = captured_minor + ? WHERE id = ?", amount_minor, transaction_id
+        )
+
+    def refund(self, transaction_id: int, amount_minor: int) -> None:
+        """`amount_minor` is negative when a refund is reversed."""
+        self._run(
+            "UPDATE transactions SET refunded_minor = refunded_minor + ? WHERE id = ?", amount_minor, transaction_id
+        )
+
+    def reverse(self, transaction_id: int) -> None:
+        self._run("UPDATE transactions SET reversed_at = ? WHERE id = ?", _now(), transaction_id)
+
+    def remember_reversal(self, original: Original) -> None:
+        self._run("INSERT OR IGNORE INTO reversals_ahead VALUES (?, ?, ?, ?)", *_original_key(original))
+
+    def reversed_ahead(self, original: Original) -> bool:
+        return (
+            self._one(
+                "SELECT 1 FROM reversals_ahead"
+                " WHERE mti = ? AND stan = ? AND transmission_time = ? AND acquirer_id = ?",
+                *_original_key(original),
+            )
+            is not None
+        )
+
+    def reversals_received(self, message: Message) -> int:
+        """How often the reversal `message` came so far, this time not counted."""
+        row = self._one(
+            "SELECT count(*) AS received FROM messages"
+            " WHERE mti IN ('0420', '0421') AND stan = ? AND transmission_time = ? AND acquirer_id = ?",
+            message.get(11),
+            message.get(7),
+            message.get(32),
+        )
+        assert row is not None
+        received: int = row["received"]
+        return received
+
+    def journal(self, rrns: Sequence[str], since: datetime | None) -> dict[str, list[dict[str, Any]]]:
+        """Messages, authorizations and refunds, oldest first: of `rrns` (all without any), from `since` on."""
+        marks = ", ".join("?" * len(rrns))
+        condition = f"received_at >= ? AND rrn IN ({marks})" if rrns else "received_at >= ?"
+        values = (since.astimezone(UTC).isoformat() if since else "", *rrns)
+        messages = self._database.execute(f"SELECT * FROM messages WHERE {condition} ORDER BY id", values)  # noqa: S608
+        transactions = self._database.execute(
+            f"SELECT * FROM transactions WHERE {condition} ORDER BY id",  # noqa: S608 - marks only
+            values,
+        )
+        standing = [{**dict(row), "state": _state(row)} for row in transactions]
+        return {
+            "messages": [dict(row) for row in messages],
+            "authorizations": [entry for entry in standing if entry["mti"] == "0100"],
+            "refunds": [entry for entry in standing if entry["mti"] == "0200"],
+        }
+
+    def _one(self, statement: str, *values: object) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._database.execute(statement, values).fetchone()
+        return row
+
+    def _run(self, statement: str, *values: object) -> int:
+        return self._database.execute(statement, values).rowcount
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _original_key(original: Original) -> tuple[str, str, str, str]:
+    return (original.mti, original.stan, original.transmission_time, original.acquirer_id)
+
+
+def _transaction(row: sqlite3.Row) -> Transaction:
+    return Transaction(
+        row["id"],
+        row["mti"],
+        row["card_name"],
+        row["amount_minor"],
+        row["currency"],
+        row["response_code"],
+        row["captured_minor"],
+        row["refunded_minor"],
+        row["refund_of"],
+        row["reversed_at"],
+    )
+
+
+def _state(row: sqlite3.Row) -> str:
+    """approved | declined | reversed | captured | refunded; a part of the amount counts as the whole."""
+    if row["response_code"] != "00":
+        return "declined"
+    if row["reversed_at"] is not None:
+        return "reversed"
+    if row["refunded_minor"]:
+        return "refunded"
+    return "captured" if row["captured_minor"] else "approved"

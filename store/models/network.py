@@ -1,0 +1,63 @@
+"""The network's journal. The rules that bind its rows (checks, numbering, allowed steps) are in the migration."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import CHAR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.models.base import Base
+
+
+class NetworkMessage(Base):
+    """One effect at the card network: what was asked, under which numbers, and what became of it.
+
+    `kind` is authorize, capture, refund, reverse or provision. `state` is created, sending, answered, unanswered
+    or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC). `sealed_pan` is a box that only the network worker
+    opens; a card number in clear is nowhere in this table. A row without a kind is the tombstone of an effect that
+    was given up before it was asked for.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("acquirer_id", "stan", "stan_day"),
+        Index("ix_messages_payment_id", "payment_id"),
+        Index("ix_messages_original_effect_key", "original_effect_key"),
+        Index(
+            "ix_messages_late_answered_at",
+            "late_answered_at",
+            postgresql_where=text("late_answered_at IS NOT NULL AND late_reported_at IS NULL"),
+        ),
+        {"schema": "network"},
+    )
+
+    effect_key: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str | None]
+    state: Mapped[str]
+    mti: Mapped[str | None] = mapped_column(CHAR(4))
+    acquirer_id: Mapped[str]
+    stan: Mapped[str | None] = mapped_column(CHAR(6))
+    stan_day: Mapped[date | None]
+    transmission_time: Mapped[str | None] = mapped_column(CHAR(10))
+    rrn: Mapped[str | None] = mapped_column(CHAR(12))
+    amount_minor: Mapped[int | None] = mapped_column(BigInteger)
+    currency: Mapped[str | None] = mapped_column(CHAR(3))
+    payment_id: Mapped[str | None]
+    token_id: Mapped[str | None]
+    original_effect_key: Mapped[str | None] = mapped_column(ForeignKey("network.messages.effect_key"))
+    acceptor: Mapped[dict[str, Any] | None]
+    sealed_pan: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    response_code: Mapped[str | None] = mapped_column(CHAR(2))
+    approval_code: Mapped[str | None]
+    doubt_reason: Mapped[str | None]
+    late_response_code: Mapped[str | None] = mapped_column(CHAR(2))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    sent_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
+    reversal_decided_at: Mapped[datetime | None]
+    late_answered_at: Mapped[datetime | None]
+    late_reported_at: Mapped[datetime | None]
