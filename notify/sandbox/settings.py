@@ -15,7 +15,8 @@ class SandboxSettings(BaseSettings):
     address of a moto server, the e-mails that were sent there are shown too.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_SANDBOX_", populate_by_name=True)
+    # An error about one variable would otherwise show the values of all others, secrets too.
+    model_config = SettingsConfigDict(env_prefix="DURAPAY_SANDBOX_", populate_by_name=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8500, ge=1, le=65535)

@@ -14,8 +14,8 @@ from notify.channels.ses import SesChannel
 from notify.channels.twilio_sms import TwilioSmsChannel
 from notify.errors import PermanentRefusal, RecipientGone, TemporaryFailure
 from notify.sandbox.credentials import service_account
-from tests.integration.notify.conftest import Sandbox, SesAccount, outgoing
 from tests.integration.notify.gate import Gate
+from tests.integration.notify.support import Sandbox, SesAccount, outgoing
 
 _THROTTLED = (
     "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>-</Message></Error></ErrorResponse>"

@@ -22,8 +22,8 @@ from notify.push_tokens import list_live
 from notify.recipients import load_recipient
 from notify.service import Notifier
 from store.models.notify import Delivery
-from tests.integration.notify.conftest import Person, Sandbox, new_person, notification
 from tests.integration.notify.gate import Gate
+from tests.integration.notify.support import Person, Sandbox, new_person, notification
 
 PUSH, SMS, EMAIL, IN_APP = ChannelName.PUSH, ChannelName.SMS, ChannelName.EMAIL, ChannelName.IN_APP
 _ALL_SENT = dict.fromkeys(ChannelName, Outcome.SENT)

@@ -11,7 +11,7 @@ from notify.inbox import list_messages, mark_read, put
 from notify.messages import Content, Kind, Outgoing
 from notify.push_tokens import Platform, list_live, prune, register
 from notify.recipients import load_recipient
-from tests.integration.notify.conftest import new_person
+from tests.integration.notify.support import new_person
 
 
 async def _fill(engine: AsyncEngine, user_id: str, count: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from notify.channels import Channel
-from tests.integration.notify.conftest import Sandbox, outgoing
+from tests.integration.notify.support import Sandbox, outgoing
 
 
 async def test_messages_and_logins_survive_a_restart(channels: dict[str, Channel], sandbox: Sandbox) -> None:
