@@ -89,7 +89,7 @@ _NUMBERS = (
 
 
 # The one statement on the way of every payment: check, count and journal in a round trip. It is SQL text, because
-# composing it anew for each call costs more than running it.
+# composing it anew for each call costs as much as running it.
 _COUNT_UP = text(
     """
     WITH counted AS (
