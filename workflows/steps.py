@@ -89,23 +89,27 @@ class DurableSteps:
         """The result of `call`, however long that takes, or the value of `resolutions` that two operators chose."""
         step = _Step(resolutions or {})
         self._steps[name] = step
+        result = await self._attempts(name, step, call, resolutions or {})
+        # Not in a `finally`: an evicted workflow's coroutines are closed outside of any workflow.
+        del self._steps[name]
+        return result
+
+    async def _attempts(
+        self, name: str, step: _Step, call: Callable[[], Awaitable[T]], resolutions: Mapping[Resolution, R]
+    ) -> T | R:
         pause = FIRST_SELF_RETRY
-        try:
-            while True:
-                attempt = asyncio.ensure_future(call())
-                await workflow.wait_condition(lambda: attempt.done() or step.resolution is not None)  # noqa: B023
-                if step.resolution is None:
-                    try:
-                        return attempt.result()
-                    except (ActivityError, ChildWorkflowError) as error:
-                        await self._park(name, step, error, pause)
-                        pause = min(pause * 2, LONGEST_SELF_RETRY)
-                if step.resolution is not None and resolutions is not None:
-                    attempt.cancel()
-                    return resolutions[step.resolution]
-        finally:
-            del self._steps[name]
-            self._show_attention()
+        while True:
+            attempt = asyncio.ensure_future(call())
+            await workflow.wait_condition(lambda: attempt.done() or step.resolution is not None)  # noqa: B023
+            if step.resolution is None:
+                try:
+                    return attempt.result()
+                except (ActivityError, ChildWorkflowError) as error:
+                    await self._park(name, step, error, pause)
+                    pause = min(pause * 2, LONGEST_SELF_RETRY)
+            if step.resolution is not None:
+                attempt.cancel()
+                return resolutions[step.resolution]
 
     async def _park(self, name: str, step: _Step, error: ActivityError | ChildWorkflowError, pause: timedelta) -> None:
         step.parked_since = workflow.now()

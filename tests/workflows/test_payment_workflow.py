@@ -1,0 +1,406 @@
+"""The rules of a payment's life, with time driven."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from domain.network import LateAnswer
+from domain.outcomes import DoubtReason, NeverSent, Unknown
+from domain.payments import CaptureMethod, PaymentStatus
+from domain.refunds import RefundStatus
+from domain.risk import RiskAction, RiskDecision
+from tests.support.world import CODES, Fault, World, approved, declined
+from workflows.messages import (
+    CaptureRequest,
+    RefundRequest,
+    Resolution,
+    ResolveRequest,
+    RetryRequest,
+    ReviewDecision,
+    StepUpAnswer,
+    VoidRequest,
+)
+from workflows.payment import PaymentWorkflow
+
+S = PaymentStatus
+
+
+async def _refused(code: str, call: Any) -> None:
+    with pytest.raises(WorkflowUpdateFailedError) as refusal:
+        await call
+    assert isinstance(refusal.value.cause, ApplicationError)
+    assert refusal.value.cause.type == code
+
+
+async def test_an_approved_payment_is_answered_at_authorization_and_held(world: World) -> None:
+    snapshot = await world.pay()
+    assert snapshot.status is S.AUTHORIZED
+    assert snapshot.amount_authorized_minor == 1050
+    assert await world.pending_minor() == 1050
+    assert await world.events() == ["created", "authorized"]
+    assert (await world.row())["capture_before"] is not None
+
+
+async def test_a_repeated_request_attaches_to_the_same_payment(world: World) -> None:
+    first, *others = await asyncio.gather(*(world.pay() for _ in range(5)))
+    assert all(other == first for other in others)
+    assert len(world.outside.authorize.calls) == 1
+
+
+async def test_a_declined_payment_releases_its_hold_and_closes(world: World) -> None:
+    world.outside.authorize.then(declined("51"))
+    assert (await world.pay()).status is S.DECLINED
+    assert (await world.closed()).status is S.DECLINED
+    assert await world.pending_minor() == 0
+    assert (await world.row())["decline_code"] == "insufficient_funds"
+
+
+async def test_a_blocked_payment_never_reaches_vault_or_network(world: World) -> None:
+    world.outside.risk.then(RiskDecision(RiskAction.BLOCK, 0.99, ("impossible_travel",), "r1", "m1"))
+    assert (await world.pay()).status is S.BLOCKED
+    await world.closed()
+    assert world.outside.credential.calls == world.outside.authorize.calls == []
+    assert (await world.row())["status_reason"] == "impossible_travel"
+    assert await world.pending_minor() == 0
+
+
+async def test_an_automatic_capture_follows_the_authorization(world: World) -> None:
+    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    snapshot = await world.until_status(S.CAPTURED)
+    assert snapshot.amount_captured_minor == 1050
+    assert await world.posted_minor() == 1050
+    assert await world.pending_minor() == 0
+
+
+async def test_an_uncaptured_authorization_is_voided_after_seven_days(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    await world.pay()
+    started = await time_skipping_env.get_current_time()
+    assert (await world.closed()).status is S.EXPIRED
+    assert (await time_skipping_env.get_current_time() - started).days >= 7
+    assert await world.pending_minor() == 0
+    assert [call.original_effect_key for call in world.outside.reverse.calls] == [
+        f"{world.request.payment_id}:authorize:1"
+    ]
+
+
+async def test_a_partial_capture_that_is_not_final_leaves_the_rest_open(world: World) -> None:
+    await world.pay()
+    handle = world.handle
+    first = await handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    assert (first.status, first.amount_captured_minor) == (S.AUTHORIZED, 400)
+    assert await world.pending_minor() == 650
+    last = await handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    assert (last.status, last.amount_captured_minor) == (S.CAPTURED, 1050)
+
+
+async def test_a_final_partial_capture_releases_the_rest(world: World) -> None:
+    await world.pay()
+    snapshot = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400))
+    assert (snapshot.status, snapshot.amount_captured_minor) == (S.CAPTURED, 400)
+    assert await world.pending_minor() == 0
+
+
+async def test_a_capture_beyond_the_authorization_is_refused(world: World) -> None:
+    await world.pay()
+    await _refused("amount_too_large", world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(1051)))
+    assert await world.events() == ["created", "authorized"]
+
+
+async def test_of_a_capture_and_a_void_at_once_exactly_one_wins(world: World) -> None:
+    await world.pay()
+    outcomes = await asyncio.gather(
+        world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest()),
+        world.handle.execute_update(PaymentWorkflow.void, VoidRequest()),
+        return_exceptions=True,
+    )
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, WorkflowUpdateFailedError)]
+    assert len(refusals) == 1
+    assert (await world.row())["status"] in (S.CAPTURED, S.VOIDED)
+
+
+async def test_a_voided_payment_is_reversed_at_the_network(world: World) -> None:
+    await world.pay()
+    assert (await world.handle.execute_update(PaymentWorkflow.void, VoidRequest())).status is S.VOIDED
+    await world.closed()
+    assert len(world.outside.reverse.calls) == 1
+    assert await world.pending_minor() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- in doubt
+
+
+async def test_a_lost_answer_is_in_doubt_then_reversed_and_never_declined(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    assert (await world.pay()).status is S.IN_DOUBT
+    assert (await world.closed()).status is S.VOIDED
+    assert await world.events() == ["created", "doubted", "reversed"]
+    assert await world.pending_minor() == 0
+
+
+async def test_the_hold_of_a_payment_in_doubt_stands_against_suspense(world: World) -> None:
+    acknowledged = asyncio.Event()
+
+    async def wait(_: Any) -> Any:
+        await acknowledged.wait()
+        return NeverSent()
+
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(wait)
+    await world.pay()
+    assert await world.pending_minor() == 1050
+    acknowledged.set()
+    assert (await world.closed()).status is S.DECLINED
+    assert (await world.row())["decline_code"] == "network_unavailable"
+
+
+async def test_a_reversal_is_repeated_until_the_host_acknowledges_it(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    fault = Fault("NotAcknowledged")
+    world.outside.reverse.then(fault, fault, fault, fault, fault, NeverSent())
+    await world.pay()
+    await world.closed()
+    assert len(world.outside.reverse.calls) == 6
+    assert len({call.effect_key for call in world.outside.reverse.calls}) == 1
+
+
+async def test_a_late_approval_is_kept_and_approves_nothing(world: World) -> None:
+    acknowledged = asyncio.Event()
+
+    async def wait(_: Any) -> Any:
+        await acknowledged.wait()
+        return NeverSent()
+
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(wait)
+    await world.pay()
+    late = LateAnswer(world.request.payment_id, f"{world.request.payment_id}:authorize:1", "00", "000001", "1")
+    await world.handle.signal(PaymentWorkflow.late_answer, late)
+    assert (await world.handle.query(PaymentWorkflow.snapshot)).status is S.IN_DOUBT
+    acknowledged.set()
+    assert (await world.closed()).amount_authorized_minor == 0
+
+
+async def test_an_authorization_that_cannot_be_told_from_lost_is_in_doubt(world: World) -> None:
+    """An activity that fails for good has no answer either: it is reversed, never assumed to have failed."""
+    world.outside.authorize.then(Fault("Broken", final=True))
+    assert (await world.pay()).status is S.IN_DOUBT
+    assert (await world.closed()).status is S.VOIDED
+
+
+async def test_without_a_credential_nothing_is_sent_and_the_payment_is_declined(world: World) -> None:
+    world.outside.credential.then(Fault("TokenUnusable", final=True))
+    assert (await world.pay()).status is S.DECLINED
+    assert world.outside.authorize.calls == []
+
+
+# ------------------------------------------------------------------------------------------------------ needs attention
+
+
+async def _parked(world: World, step: str) -> None:
+    await world.until(lambda snapshot: step in snapshot.needs_attention)
+
+
+async def test_a_step_that_cannot_be_done_parks_and_goes_on_when_an_operator_retries(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    await world.pay()
+    await _parked(world, "network.reverse")
+    world.outside.reverse.then(NeverSent())
+    await world.handle.execute_update(PaymentWorkflow.retry, RetryRequest("operator-1", "network.reverse"))
+    assert (await world.closed()).needs_attention == ()
+
+
+async def test_a_passing_fault_that_outlasts_its_budget_heals_by_itself(world: World) -> None:
+    world.outside.risk.then(*[Fault("Broken")] * 40, RiskDecision(RiskAction.ALLOW, 0.0, (), "r1", "m1"))
+    assert (await world.pay()).status is S.AUTHORIZED
+
+
+async def test_a_forced_outcome_needs_two_different_people_and_a_reason(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    await world.pay()
+    await _parked(world, "network.reverse")
+    handle = world.handle
+    word = ResolveRequest("operator-1", "network.reverse", Resolution.REVERSED, "confirmed by the acquirer's desk")
+    await _refused("reason_required", handle.execute_update(PaymentWorkflow.resolve, replace(word, reason=" ")))
+    wrong_step = replace(word, step="ledger.record")
+    await _refused("step_not_resolvable", handle.execute_update(PaymentWorkflow.resolve, wrong_step))
+    assert not (await handle.execute_update(PaymentWorkflow.resolve, word)).applied
+    assert not (await handle.execute_update(PaymentWorkflow.resolve, word)).applied
+    second = replace(word, operator="operator-2")
+    assert (await handle.execute_update(PaymentWorkflow.resolve, second)).applied
+    assert (await world.closed()).status is S.VOIDED
+
+
+async def test_two_operators_can_say_that_a_payment_in_doubt_was_authorized(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    await world.pay()
+    await _parked(world, "network.reverse")
+    word = ResolveRequest("operator-1", "network.reverse", Resolution.AUTHORIZED, "seen in the issuer's report")
+    await world.handle.execute_update(PaymentWorkflow.resolve, word)
+    await world.handle.execute_update(PaymentWorkflow.resolve, replace(word, operator="operator-2"))
+    await world.until_status(S.AUTHORIZED)
+    assert await world.pending_minor() == 1050
+
+
+async def test_a_retry_of_what_is_not_parked_is_refused(world: World) -> None:
+    await world.pay()
+    retry = world.handle.execute_update(PaymentWorkflow.retry, RetryRequest("operator-1"))
+    await _refused("step_not_parked", retry)
+
+
+async def test_canceling_the_workflow_does_not_stop_a_payment_half_way(world: World) -> None:
+    await world.pay()
+    await world.handle.cancel()
+    snapshot = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    assert snapshot.status is S.CAPTURED
+
+
+async def test_a_notification_that_cannot_be_delivered_holds_nothing_up(world: World) -> None:
+    world.outside.deliver.then(Fault("Broken", final=True))
+    world.outside.authorize.then(declined())
+    assert (await world.pay()).status is S.DECLINED
+    assert (await world.closed()).status is S.DECLINED
+
+
+# --------------------------------------------------------------------------------------------------- step-up and review
+
+
+def _step_up(world: World) -> None:
+    world.outside.risk.then(RiskDecision(RiskAction.STEP_UP, 0.4, ("new_card_high_amount",), "r1", "m1"))
+
+
+def _code(world: World) -> StepUpAnswer:
+    request = world.request
+    return StepUpAnswer(CODES.code(request.payment_id, request.money, request.merchant.name))
+
+
+async def test_a_step_up_with_the_right_code_is_authorized(world: World) -> None:
+    _step_up(world)
+    assert (await world.pay()).status is S.REQUIRES_ACTION
+    assert world.outside.authorize.calls == []
+    snapshot = await world.handle.execute_update(PaymentWorkflow.confirm_step_up, _code(world))
+    assert snapshot.status is S.AUTHORIZED
+    assert await world.events() == ["created", "step_up_required", "step_up_passed", "authorized"]
+
+
+async def test_three_wrong_codes_block_the_payment(world: World) -> None:
+    _step_up(world)
+    await world.pay()
+    wrong = StepUpAnswer("000000" if _code(world).code != "000000" else "000001")
+    for _ in range(2):
+        await _refused("step_up_code_incorrect", world.handle.execute_update(PaymentWorkflow.confirm_step_up, wrong))
+    last = await world.handle.execute_update(PaymentWorkflow.confirm_step_up, wrong)
+    assert last.status is S.BLOCKED
+    assert (await world.closed()).status is S.BLOCKED
+    assert await world.pending_minor() == 0
+
+
+async def test_a_step_up_without_an_answer_is_canceled(world: World) -> None:
+    _step_up(world)
+    await world.pay()
+    assert (await world.closed()).status is S.CANCELED
+    assert (await world.row())["status_reason"] == "step_up_expired"
+
+
+async def test_no_one_time_code_enters_the_history(world: World) -> None:
+    _step_up(world)
+    await world.pay()
+    await world.until(lambda _: bool(world.outside.deliver.calls))
+    assert _code(world).code not in str(world.outside.deliver.calls[0].facts.values())
+
+
+async def test_a_reviewer_decides_on_a_payment_in_review(world: World) -> None:
+    world.outside.risk.then(RiskDecision(RiskAction.REVIEW, 0.6, ("volume",), "r1", "m1"))
+    assert (await world.pay()).status is S.IN_REVIEW
+    nameless = ReviewDecision("", approve=True, reason="known customer")
+    await _refused("reason_required", world.handle.execute_update(PaymentWorkflow.review, nameless))
+    decision = ReviewDecision("reviewer-1", approve=True, reason="known customer")
+    assert (await world.handle.execute_update(PaymentWorkflow.review, decision)).status is S.AUTHORIZED
+
+
+async def test_a_rejected_review_blocks_the_payment(world: World) -> None:
+    world.outside.risk.then(RiskDecision(RiskAction.REVIEW, 0.6, ("volume",), "r1", "m1"))
+    await world.pay()
+    decision = ReviewDecision("reviewer-1", approve=False, reason="mule pattern")
+    assert (await world.handle.execute_update(PaymentWorkflow.review, decision)).status is S.BLOCKED
+    assert await world.pending_minor() == 0
+
+
+async def test_a_payment_that_waits_for_its_payer_can_be_canceled(world: World) -> None:
+    _step_up(world)
+    await world.pay()
+    assert (await world.handle.execute_update(PaymentWorkflow.void, VoidRequest())).status is S.CANCELED
+    await world.closed()
+    assert world.outside.reverse.calls == []
+
+
+# -------------------------------------------------------------------------------------------------------------- refunds
+
+
+async def _captured(world: World) -> None:
+    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    await world.until_status(S.CAPTURED)
+
+
+async def test_a_refund_gives_back_a_part_and_posts_it(world: World) -> None:
+    await _captured(world)
+    snapshot = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_1", 300))
+    assert snapshot.status is RefundStatus.SUCCEEDED
+    assert (await world.row())["amount_refunded_minor"] == 300
+    assert await world.posted_minor() == 750
+
+
+async def test_refunds_together_never_exceed_the_capture(world: World) -> None:
+    await _captured(world)
+    outcomes = await asyncio.gather(
+        *(
+            world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"{world.request.payment_id}-{n}", 300))
+            for n in range(8)
+        ),
+        return_exceptions=True,
+    )
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, WorkflowUpdateFailedError)]
+    assert len(refusals) == 5
+    assert (await world.row())["amount_refunded_minor"] == 900
+
+
+async def test_a_declined_refund_frees_its_amount_again(world: World) -> None:
+    await _captured(world)
+    world.outside.refund.then(declined("05"))
+    identifier = f"{world.request.payment_id}-declined"
+    snapshot = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(identifier, 1050))
+    assert (snapshot.status, snapshot.failure_code) == (RefundStatus.FAILED, "generic_decline")
+    world.outside.refund.then(approved())
+    again = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"{identifier}-again"))
+    assert again.status is RefundStatus.SUCCEEDED
+
+
+async def test_a_refund_in_doubt_is_reversed_before_its_amount_is_free(world: World) -> None:
+    await _captured(world)
+    world.outside.refund.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    identifier = f"{world.request.payment_id}-doubt"
+    snapshot = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(identifier, 1050))
+    assert snapshot.status is RefundStatus.IN_DOUBT
+    await _refused(
+        "amount_too_large",
+        world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"{identifier}-2", 1)),
+    )
+
+
+async def test_a_refund_of_an_uncaptured_payment_is_refused(world: World) -> None:
+    await world.pay()
+    await _refused(
+        "payment_unexpected_state", world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_x", 100))
+    )
