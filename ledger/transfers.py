@@ -1,8 +1,8 @@
-"""Writing the ledger: chains of transfers that succeed or fail together, in one round trip.
+"""Applying chains of transfers, in TigerBeetle's model (docs.tigerbeetle.com: two-phase and linked transfers).
 
-Transfers are immutable; each debits one account and credits another in one currency. A transfer's id comes from the
-caller and is its idempotency key. A pending transfer reserves an amount; it is posted (also in several parts), voided
-or expired. The rules are the database's own: see the migration `0002_ledger`.
+A transfer debits one account and credits another with the same amount, at once (`Post`) or in two phases: `Pending`
+holds it, `PostPending` takes all or part of it, `VoidPending` or `ExpirePending` lets go of what is left.
+Transfers are never changed; a correction is a transfer of its own.
 """
 
 from __future__ import annotations
@@ -15,168 +15,173 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.currency import Currency
-from ledger.errors import LedgerError
+from ledger.errors import refusal
 
-# Raised by the ledger's own functions in the database, with the code as the message.
-_REFUSED = "LDG01"
-# Of two new transfers with the same id and other accounts, committed at once, the second meets the primary key.
-_UNIQUE_VIOLATION = "23505"
+# Balances are PostgreSQL bigints. (The card network's limit of twelve digits does not bind sums and settlements.)
+MAX_AMOUNT_MINOR = 2**63 - 1
 
 
-class BalanceLimit(StrEnum):
-    """`DEBITS…` keeps a liability (a wallet, say) from going below zero, `CREDITS…` an asset."""
+class Limit(StrEnum):
+    """What an account's balance may never do. Pending amounts count on the limited side."""
 
-    NONE = "none"
     DEBITS_MUST_NOT_EXCEED_CREDITS = "debits_must_not_exceed_credits"
     CREDITS_MUST_NOT_EXCEED_DEBITS = "credits_must_not_exceed_debits"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAccount:
-    """Opens an account unless it is there; `code` says of what kind it is."""
+    """The account is to exist with these attributes, which never change. `code` says what kind of account it is."""
 
     id: str
     currency: Currency
     code: str
-    balance_limit: BalanceLimit = BalanceLimit.NONE
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """Moves `amount_minor` at once. `reference` is what it is for, e.g. a payment's id."""
+class _Movement:
+    """`id` is the idempotency key; `reference` what the transfer belongs to, e.g. a payment.
+
+    Raises:
+        TypeError: `amount_minor` is not an int (a bool is refused too).
+        ValueError: it is not positive, or longer than 63 bits.
+    """
 
     id: str
-    debit_account_id: str
-    credit_account_id: str
+    debit_account: str
+    credit_account: str
     amount_minor: int
     currency: Currency
     code: str
     reference: str
 
+    def __post_init__(self) -> None:
+        _check_amount(self.amount_minor)
+
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """Reserves `amount_minor`, for ever or until `expires_at`."""
+class Post(_Movement):
+    """Moves the amount at once."""
 
-    id: str
-    debit_account_id: str
-    credit_account_id: str
-    amount_minor: int
-    currency: Currency
-    code: str
-    reference: str
+
+@dataclass(frozen=True, slots=True)
+class Pending(_Movement):
+    """Holds the amount, until `expires_at` at the most if that is given (time zone aware, by the database's clock)."""
+
     expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _Movement.__post_init__(self)
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ValueError("expires_at needs a time zone")
 
 
 @dataclass(frozen=True, slots=True)
 class PostPending:
-    """Moves `amount_minor` of what a pending transfer reserves; with `final` the rest is released."""
+    """Moves `amount_minor` out of what remains of a pending transfer.
+
+    `final` releases the rest. Without it the rest stays pending, for the next post; none is left after the last.
+    """
 
     id: str
     pending_id: str
     amount_minor: int
     reference: str
     final: bool = True
-    code: str = "post"
+
+    def __post_init__(self) -> None:
+        _check_amount(self.amount_minor)
 
 
 @dataclass(frozen=True, slots=True)
 class VoidPending:
-    """Releases all that is left of a pending transfer."""
+    """Releases what remains of a pending transfer."""
 
     id: str
     pending_id: str
     reference: str
-    code: str = "void"
 
 
 @dataclass(frozen=True, slots=True)
 class ExpirePending:
-    """Releases all that is left of a pending transfer whose time has passed."""
+    """Releases what remains of a pending transfer whose `expires_at` has passed."""
 
     id: str
     pending_id: str
     reference: str
-    code: str = "expire"
 
 
-Step = OpenAccount | Posted | Pending | PostPending | VoidPending | ExpirePending
+Transfer = Post | Pending | PostPending | VoidPending | ExpirePending
+Step = OpenAccount | Transfer
+
+_KINDS: dict[type[Transfer], str] = {
+    Post: "posted",
+    Pending: "pending",
+    PostPending: "post",
+    VoidPending: "void",
+    ExpirePending: "expire",
+}
 
 
-class Applied(StrEnum):
-    """What became of a step. `EXISTS`: it had been applied before, with the same content."""
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A step that stands. `replayed`: it stood before, and this call changed nothing about it."""
 
-    OPENED = "opened"
-    CREATED = "created"
-    EXISTS = "exists"
-
-
-_APPLY = text("SELECT ledger.apply(CAST(:chain AS jsonb))")
+    id: str
+    replayed: bool
 
 
 async def apply(connection: AsyncConnection, chain: Sequence[Step]) -> list[Applied]:
-    """Applies `chain`, all of it or nothing, within the caller's transaction.
+    """Applies `chain` in order, all of it or nothing, in one round trip within the caller's transaction.
+
+    All accounts are locked until that transaction ends, in the order of their ids: let it call `apply` only once,
+    and last, or it can deadlock with another one. A step that was applied before, with the same content, is replayed.
 
     Raises:
-        LedgerError: the ledger refuses a step. The transaction can then only be rolled back.
+        ledger.errors.LedgerError: the chain is refused; nothing of it was applied and the transaction is still usable.
     """
-    try:
-        result = await connection.execute(_APPLY, {"chain": json.dumps([_wire(step) for step in chain])})
-    except DBAPIError as error:
-        raise _refusal(error) from error
-    return [Applied(outcome) for outcome in result.scalar_one()]
+    opens = [_account_row(step) for step in chain if isinstance(step, OpenAccount)]
+    transfers = [_transfer_row(step) for step in chain if not isinstance(step, OpenAccount)]
+    result = await connection.execute(_APPLY, {"opens": json.dumps(opens), "chain": json.dumps(transfers)})
+    answer: dict[str, Any] = result.scalar_one()
+    if "refused" in answer:
+        raise refusal(answer["refused"], answer["subject"])
+    opened, inserted = set(answer["opened"]), set(answer["inserted"])
+    return [Applied(step.id, step.id not in (opened if isinstance(step, OpenAccount) else inserted)) for step in chain]
 
 
-def _refusal(error: DBAPIError) -> LedgerError | DBAPIError:
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate == _REFUSED:
-        diagnostics = getattr(error.orig, "diag", None)
-        return LedgerError(str(getattr(diagnostics, "message_primary", "refused")))
-    if sqlstate == _UNIQUE_VIOLATION:
-        return LedgerError("transfer_exists_with_different_content")
-    return error
+_APPLY = text("SELECT ledger.apply(CAST(:opens AS jsonb), CAST(:chain AS jsonb))")
 
 
-def _wire(step: Step) -> dict[str, Any]:
-    match step:
-        case OpenAccount():
-            return {
-                "kind": "open",
-                "id": step.id,
-                "currency": step.currency,
-                "code": step.code,
-                "balance_limit": step.balance_limit,
-            }
-        case Posted() | Pending():
-            expires_at = step.expires_at if isinstance(step, Pending) else None
-            return {
-                "kind": "posted" if isinstance(step, Posted) else "pending",
-                "id": step.id,
-                "debit_account_id": step.debit_account_id,
-                "credit_account_id": step.credit_account_id,
-                "amount_minor": step.amount_minor,
-                "currency": step.currency,
-                "code": step.code,
-                "reference": step.reference,
-                "expires_at": expires_at.isoformat() if expires_at else None,
-            }
-        case PostPending():
-            return {**_second_phase("post", step), "amount_minor": step.amount_minor, "final": step.final}
-        case VoidPending():
-            return _second_phase("void", step)
-        case ExpirePending():
-            return _second_phase("expire", step)
+def _account_row(account: OpenAccount) -> dict[str, str | None]:
+    return {"id": account.id, "currency": account.currency, "code": account.code, "balance_limit": account.limit}
 
 
-def _second_phase(kind: str, step: PostPending | VoidPending | ExpirePending) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "id": step.id,
-        "pending_id": step.pending_id,
-        "code": step.code,
-        "reference": step.reference,
-    }
+def _transfer_row(transfer: Transfer) -> dict[str, Any]:
+    """The columns of ledger.transfers that the caller decides."""
+    row: dict[str, Any] = {"kind": _KINDS[type(transfer)], "id": transfer.id, "reference": transfer.reference}
+    if isinstance(transfer, Post | Pending):
+        row |= {
+            "debit_account": transfer.debit_account,
+            "credit_account": transfer.credit_account,
+            "amount_minor": transfer.amount_minor,
+            "currency": transfer.currency,
+            "code": transfer.code,
+        }
+        if isinstance(transfer, Pending) and transfer.expires_at is not None:
+            row["expires_at"] = transfer.expires_at.isoformat()
+    else:
+        row["pending_id"] = transfer.pending_id
+        if isinstance(transfer, PostPending):
+            row |= {"amount_minor": transfer.amount_minor, "final": transfer.final}
+    return row
+
+
+def _check_amount(amount_minor: int) -> None:
+    if type(amount_minor) is not int:
+        raise TypeError("amount_minor must be an integer of minor units")
+    if not 0 < amount_minor <= MAX_AMOUNT_MINOR:
+        raise ValueError(f"amount_minor must lie between 1 and {MAX_AMOUNT_MINOR}")

@@ -1,7 +1,8 @@
-"""The ledger schema: double entry in two phases, kept by the database itself.
+"""The ledger schema: accounts, immutable transfers, holds, and the one function that applies a chain of transfers.
 
-The model is TigerBeetle's (docs.tigerbeetle.com, "Data modeling"), with one difference: a pending transfer may be
-posted in several parts, because card captures come in parts; what is left is kept in `ledger.pending`.
+The rules stand in CHECK constraints and in the triggers on `ledger.transfers`, so an INSERT by hand keeps them as
+well; `ledger.apply` adds the order of locks, replay and all-or-nothing. The name of a constraint, less its
+`ck_<table>_`, is the code of the refusal (TigerBeetle's name where it has one).
 """
 
 from __future__ import annotations
@@ -13,283 +14,316 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_TABLES = """
-CREATE SCHEMA ledger;
-
+# Balances are updated in place all the time and no index covers them: the free half of a page keeps updates HOT.
+_ACCOUNTS = """
 CREATE TABLE ledger.accounts (
-    id text CONSTRAINT pk_accounts PRIMARY KEY,
+    id text NOT NULL,
     currency char(3) NOT NULL,
     code text NOT NULL,
-    balance_limit text NOT NULL DEFAULT 'none' CONSTRAINT ck_accounts_balance_limit CHECK (
-        balance_limit IN ('none', 'debits_must_not_exceed_credits', 'credits_must_not_exceed_debits')),
-    debits_pending bigint NOT NULL DEFAULT 0 CONSTRAINT ck_accounts_debits_pending CHECK (debits_pending >= 0),
-    debits_posted bigint NOT NULL DEFAULT 0 CONSTRAINT ck_accounts_debits_posted CHECK (debits_posted >= 0),
-    credits_pending bigint NOT NULL DEFAULT 0 CONSTRAINT ck_accounts_credits_pending CHECK (credits_pending >= 0),
-    credits_posted bigint NOT NULL DEFAULT 0 CONSTRAINT ck_accounts_credits_posted CHECK (credits_posted >= 0),
-    created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT ck_accounts_limited_debits CHECK (
-        balance_limit <> 'debits_must_not_exceed_credits' OR debits_pending + debits_posted <= credits_posted),
-    CONSTRAINT ck_accounts_limited_credits CHECK (
-        balance_limit <> 'credits_must_not_exceed_debits' OR credits_pending + credits_posted <= debits_posted)
-);
+    balance_limit text,
+    debits_pending bigint NOT NULL DEFAULT 0,
+    debits_posted bigint NOT NULL DEFAULT 0,
+    credits_pending bigint NOT NULL DEFAULT 0,
+    credits_posted bigint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT pk_accounts PRIMARY KEY (id),
+    CONSTRAINT ck_accounts_id CHECK (length(id) BETWEEN 1 AND 255),
+    CONSTRAINT ck_accounts_currency CHECK (currency ~ '^[A-Z]{3}$'),
+    CONSTRAINT ck_accounts_code CHECK (length(code) BETWEEN 1 AND 63),
+    CONSTRAINT ck_accounts_balance_limit
+        CHECK (balance_limit IN ('debits_must_not_exceed_credits', 'credits_must_not_exceed_debits')),
+    CONSTRAINT ck_accounts_balances
+        CHECK (debits_pending >= 0 AND debits_posted >= 0 AND credits_pending >= 0 AND credits_posted >= 0),
+    CONSTRAINT ck_accounts_exceeds_credits CHECK (
+        balance_limit IS DISTINCT FROM 'debits_must_not_exceed_credits'
+        OR debits_pending + debits_posted <= credits_posted),
+    CONSTRAINT ck_accounts_exceeds_debits CHECK (
+        balance_limit IS DISTINCT FROM 'credits_must_not_exceed_debits'
+        OR credits_pending + credits_posted <= debits_posted)
+) WITH (fillfactor = 50)
+"""
 
+# `amount_minor` is what the transfer posts or holds, `released_minor` what it takes off its hold: as much as it posts,
+# or all that is left. So the balances of an account are plain sums over its transfers.
+# Foreign keys to the accounts would lock and look up again what `book_transfer` has just updated.
+_TRANSFERS = """
 CREATE TABLE ledger.transfers (
-    sequence bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT uq_transfers_sequence UNIQUE,
-    id text CONSTRAINT pk_transfers PRIMARY KEY,
-    kind text NOT NULL CONSTRAINT ck_transfers_kind CHECK (kind IN ('posted', 'pending', 'post', 'void', 'expire')),
-    debit_account_id text NOT NULL REFERENCES ledger.accounts,
-    credit_account_id text NOT NULL REFERENCES ledger.accounts,
-    amount_minor bigint NOT NULL CONSTRAINT ck_transfers_amount CHECK (amount_minor > 0),
+    sequence bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    id text NOT NULL,
+    kind text NOT NULL,
+    debit_account text NOT NULL,
+    credit_account text NOT NULL,
+    amount_minor bigint NOT NULL,
+    released_minor bigint NOT NULL,
     currency char(3) NOT NULL,
-    pending_id text REFERENCES ledger.transfers,
-    final boolean NOT NULL DEFAULT true,
-    expires_at timestamptz,
     code text NOT NULL,
     reference text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT ck_transfers_accounts CHECK (debit_account_id <> credit_account_id),
-    CONSTRAINT ck_transfers_pending_id CHECK ((pending_id IS NULL) = (kind IN ('posted', 'pending')))
-);
-CREATE INDEX ix_transfers_reference ON ledger.transfers (reference);
-CREATE INDEX ix_transfers_debit_account_id ON ledger.transfers (debit_account_id);
-CREATE INDEX ix_transfers_credit_account_id ON ledger.transfers (credit_account_id);
-
--- What is left of each pending transfer. It follows from the transfers; it is kept so that it can be locked.
-CREATE TABLE ledger.pending (
-    id text CONSTRAINT pk_pending PRIMARY KEY REFERENCES ledger.transfers,
-    remaining_minor bigint NOT NULL CONSTRAINT ck_pending_remaining CHECK (remaining_minor >= 0),
-    state text NOT NULL CONSTRAINT ck_pending_state CHECK (state IN ('open', 'posted', 'voided', 'expired')),
-    CONSTRAINT ck_pending_open CHECK ((state = 'open') = (remaining_minor > 0))
-);
+    pending_id text,
+    final boolean,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL,
+    CONSTRAINT pk_transfers PRIMARY KEY (id),
+    CONSTRAINT uq_transfers_sequence UNIQUE (sequence),
+    CONSTRAINT ck_transfers_id CHECK (length(id) BETWEEN 1 AND 255),
+    CONSTRAINT ck_transfers_kind CHECK (kind IN ('posted', 'pending', 'post', 'void', 'expire')),
+    CONSTRAINT ck_transfers_accounts_must_be_different CHECK (debit_account <> credit_account),
+    CONSTRAINT ck_transfers_amount_minor CHECK (
+        CASE WHEN kind IN ('void', 'expire') THEN amount_minor = 0 ELSE amount_minor > 0 END),
+    CONSTRAINT ck_transfers_released_minor CHECK (
+        CASE WHEN pending_id IS NULL THEN released_minor = 0
+        ELSE released_minor > 0 AND released_minor >= amount_minor END),
+    CONSTRAINT ck_transfers_code CHECK (length(code) BETWEEN 1 AND 63),
+    CONSTRAINT ck_transfers_reference CHECK (length(reference) BETWEEN 1 AND 255),
+    CONSTRAINT ck_transfers_pending_id CHECK ((kind IN ('post', 'void', 'expire')) = (pending_id IS NOT NULL)),
+    CONSTRAINT ck_transfers_final CHECK ((kind = 'post') = (final IS NOT NULL)),
+    CONSTRAINT ck_transfers_expires_at CHECK (kind = 'pending' OR expires_at IS NULL)
+)
 """
+
+_HOLDS = """
+CREATE TABLE ledger.holds (
+    pending_id text NOT NULL,
+    state text NOT NULL DEFAULT 'pending',
+    remaining_minor bigint NOT NULL,
+    expires_at timestamptz,
+    CONSTRAINT pk_holds PRIMARY KEY (pending_id),
+    CONSTRAINT ck_holds_state CHECK (state IN ('pending', 'posted', 'voided', 'expired')),
+    CONSTRAINT ck_holds_exceeds_pending_transfer_amount CHECK (remaining_minor >= 0),
+    CONSTRAINT ck_holds_remaining_minor CHECK ((state = 'pending') = (remaining_minor > 0))
+) WITH (fillfactor = 70)
+"""
+
+_INDEXES = (
+    "CREATE INDEX ix_transfers_reference ON ledger.transfers (reference)",
+    "CREATE INDEX ix_holds_expires_at ON ledger.holds (expires_at) WHERE state = 'pending' AND expires_at IS NOT NULL",
+)
 
 _REFUSE = """
-CREATE FUNCTION ledger.refuse(reason text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger.refuse(rule text, subject text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '%', reason USING ERRCODE = 'LDG01';
-END
-$$
+    RAISE check_violation USING MESSAGE = format('%s: %s', rule, subject), CONSTRAINT = rule;
+END $$
 """
 
-_NEW_TRANSFER = """
-CREATE FUNCTION ledger.new_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    debit ledger.accounts;
-    credit ledger.accounts;
+_FORBID = """
+CREATE FUNCTION ledger.forbid() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- In the order of their ids, always: two transfers in opposite directions never wait for each other in a ring.
-    PERFORM 1 FROM ledger.accounts WHERE id IN (NEW.debit_account_id, NEW.credit_account_id)
-        ORDER BY id FOR NO KEY UPDATE;
-    SELECT * INTO debit FROM ledger.accounts WHERE id = NEW.debit_account_id;
-    SELECT * INTO credit FROM ledger.accounts WHERE id = NEW.credit_account_id;
-    IF debit.id IS NULL THEN PERFORM ledger.refuse('debit_account_not_found'); END IF;
-    IF credit.id IS NULL THEN PERFORM ledger.refuse('credit_account_not_found'); END IF;
-    IF debit.id = credit.id THEN PERFORM ledger.refuse('accounts_must_be_different'); END IF;
-    IF debit.currency <> credit.currency THEN PERFORM ledger.refuse('accounts_must_have_the_same_currency'); END IF;
-    IF debit.currency <> NEW.currency THEN PERFORM ledger.refuse('transfer_must_have_the_accounts_currency'); END IF;
-    IF NEW.amount_minor <= 0 THEN PERFORM ledger.refuse('amount_must_be_positive'); END IF;
-    IF debit.balance_limit = 'debits_must_not_exceed_credits'
-        AND debit.debits_pending + debit.debits_posted + NEW.amount_minor > debit.credits_posted THEN
-        PERFORM ledger.refuse('exceeds_credits');
-    END IF;
-    IF credit.balance_limit = 'credits_must_not_exceed_debits'
-        AND credit.credits_pending + credit.credits_posted + NEW.amount_minor > credit.debits_posted THEN
-        PERFORM ledger.refuse('exceeds_debits');
-    END IF;
-    IF NEW.kind = 'posted' THEN
-        UPDATE ledger.accounts SET debits_posted = debits_posted + NEW.amount_minor WHERE id = debit.id;
-        UPDATE ledger.accounts SET credits_posted = credits_posted + NEW.amount_minor WHERE id = credit.id;
-    ELSE
-        UPDATE ledger.accounts SET debits_pending = debits_pending + NEW.amount_minor WHERE id = debit.id;
-        UPDATE ledger.accounts SET credits_pending = credits_pending + NEW.amount_minor WHERE id = credit.id;
-    END IF;
-    RETURN NEW;
-END
-$$
+    RAISE EXCEPTION '% of ledger.% is forbidden: only new transfers change the ledger', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$
 """
 
-_SECOND_PHASE = """
-CREATE FUNCTION ledger.second_phase() RETURNS trigger LANGUAGE plpgsql AS $$
+# Before the row is there: what a pending transfer has fixed is taken over from it, and whether it still stands.
+_RESOLVE = """
+CREATE FUNCTION ledger.resolve_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    origin ledger.transfers;
-    held ledger.pending;
-    released bigint;
-    posted bigint := 0;
+    pending ledger.transfers;
+    hold ledger.holds;
 BEGIN
-    SELECT * INTO origin FROM ledger.transfers WHERE id = NEW.pending_id AND kind = 'pending';
-    IF origin.id IS NULL THEN PERFORM ledger.refuse('pending_transfer_not_found'); END IF;
-    PERFORM 1 FROM ledger.accounts WHERE id IN (origin.debit_account_id, origin.credit_account_id)
-        ORDER BY id FOR NO KEY UPDATE;
-    SELECT * INTO held FROM ledger.pending WHERE id = NEW.pending_id FOR UPDATE;
-    IF held.state <> 'open' THEN PERFORM ledger.refuse('pending_transfer_already_' || held.state); END IF;
-    IF origin.expires_at <= clock_timestamp() THEN
-        IF NEW.kind = 'post' THEN PERFORM ledger.refuse('pending_transfer_expired'); END IF;
-    ELSIF NEW.kind = 'expire' THEN
-        PERFORM ledger.refuse('pending_transfer_not_expired');
+    NEW.created_at := clock_timestamp();
+    NEW.released_minor := 0;
+    IF NEW.pending_id IS NULL THEN
+        RETURN NEW;
     END IF;
 
+    SELECT * INTO hold FROM ledger.holds WHERE pending_id = NEW.pending_id FOR NO KEY UPDATE;
+    SELECT * INTO pending FROM ledger.transfers WHERE id = NEW.pending_id;
+    IF NOT FOUND THEN
+        PERFORM ledger.refuse('pending_transfer_not_found', NEW.id);
+    ELSIF pending.kind <> 'pending' THEN
+        PERFORM ledger.refuse('pending_transfer_not_pending', NEW.id);
+    ELSIF hold.state = 'expired' THEN
+        PERFORM ledger.refuse('pending_transfer_expired', NEW.id);
+    ELSIF hold.state <> 'pending' THEN
+        PERFORM ledger.refuse('pending_transfer_already_' || hold.state, NEW.id);
+    END IF;
+
+    -- The clock is read while the hold is locked, so it decides in the order in which the rows were written.
+    NEW.created_at := clock_timestamp();
+    IF NEW.kind = 'expire' AND (hold.expires_at <= NEW.created_at) IS NOT TRUE THEN
+        PERFORM ledger.refuse('pending_transfer_not_expired', NEW.id);
+    ELSIF NEW.kind <> 'expire' AND hold.expires_at <= NEW.created_at THEN
+        PERFORM ledger.refuse('pending_transfer_expired', NEW.id);
+    ELSIF NEW.amount_minor > hold.remaining_minor THEN
+        PERFORM ledger.refuse('exceeds_pending_transfer_amount', NEW.id);
+    END IF;
+
+    NEW.debit_account := pending.debit_account;
+    NEW.credit_account := pending.credit_account;
+    NEW.currency := pending.currency;
+    NEW.code := pending.code;
     IF NEW.kind = 'post' THEN
-        IF NEW.amount_minor <= 0 THEN PERFORM ledger.refuse('amount_must_be_positive'); END IF;
-        IF NEW.amount_minor > held.remaining_minor THEN
-            PERFORM ledger.refuse('exceeds_pending_transfer_amount');
-        END IF;
-        posted := NEW.amount_minor;
-        released := CASE WHEN NEW.final THEN held.remaining_minor ELSE posted END;
+        NEW.released_minor := CASE WHEN NEW.final THEN hold.remaining_minor ELSE NEW.amount_minor END;
     ELSE
-        released := held.remaining_minor;
-        NEW.amount_minor := released;
-    END IF;
-    NEW.debit_account_id := origin.debit_account_id;
-    NEW.credit_account_id := origin.credit_account_id;
-    NEW.currency := origin.currency;
-
-    UPDATE ledger.pending SET
-        remaining_minor = remaining_minor - released,
-        state = CASE
-            WHEN remaining_minor > released THEN 'open'
-            WHEN NEW.kind = 'post' THEN 'posted'
-            WHEN NEW.kind = 'void' THEN 'voided'
-            ELSE 'expired'
-        END
-    WHERE id = held.id;
-    UPDATE ledger.accounts SET debits_pending = debits_pending - released, debits_posted = debits_posted + posted
-        WHERE id = origin.debit_account_id;
-    UPDATE ledger.accounts SET credits_pending = credits_pending - released, credits_posted = credits_posted + posted
-        WHERE id = origin.credit_account_id;
-    RETURN NEW;
-END
-$$
-"""
-
-_KEEP_PENDING = """
-CREATE FUNCTION ledger.keep_pending() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO ledger.pending (id, remaining_minor, state) VALUES (NEW.id, NEW.amount_minor, 'open');
-    RETURN NULL;
-END
-$$
-"""
-
-_GUARDS = """
-CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM ledger.refuse(TG_TABLE_NAME || '_are_immutable');
-END
-$$;
-
--- Balances and remainders change by the triggers of a transfer (depth 2), never by a statement of their own (depth 1).
-CREATE FUNCTION ledger.only_by_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF pg_trigger_depth() < 2 THEN PERFORM ledger.refuse(TG_TABLE_NAME || '_change_only_by_transfers'); END IF;
-    IF TG_TABLE_NAME = 'accounts' AND (to_jsonb(NEW) - ARRAY['debits_pending', 'debits_posted', 'credits_pending',
-        'credits_posted']) <> (to_jsonb(OLD) - ARRAY['debits_pending', 'debits_posted', 'credits_pending',
-        'credits_posted']) THEN
-        PERFORM ledger.refuse('accounts_are_immutable');
+        NEW.amount_minor := 0;
+        NEW.released_minor := hold.remaining_minor;
     END IF;
     RETURN NEW;
-END
-$$;
-
-CREATE FUNCTION ledger.opens_empty() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF NEW.debits_pending + NEW.debits_posted + NEW.credits_pending + NEW.credits_posted <> 0 THEN
-        PERFORM ledger.refuse('accounts_open_empty');
-    END IF;
-    RETURN NEW;
-END
-$$;
-
-CREATE TRIGGER opens_empty BEFORE INSERT ON ledger.accounts FOR EACH ROW EXECUTE FUNCTION ledger.opens_empty();
-CREATE TRIGGER only_by_transfer BEFORE UPDATE ON ledger.accounts
-    FOR EACH ROW EXECUTE FUNCTION ledger.only_by_transfer();
-CREATE TRIGGER immutable BEFORE DELETE OR TRUNCATE ON ledger.accounts
-    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
-
-CREATE TRIGGER only_by_transfer BEFORE INSERT OR UPDATE ON ledger.pending
-    FOR EACH ROW EXECUTE FUNCTION ledger.only_by_transfer();
-CREATE TRIGGER immutable BEFORE DELETE OR TRUNCATE ON ledger.pending
-    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
-
-CREATE TRIGGER new_transfer BEFORE INSERT ON ledger.transfers
-    FOR EACH ROW WHEN (NEW.kind IN ('posted', 'pending')) EXECUTE FUNCTION ledger.new_transfer();
-CREATE TRIGGER second_phase BEFORE INSERT ON ledger.transfers
-    FOR EACH ROW WHEN (NEW.kind IN ('post', 'void', 'expire')) EXECUTE FUNCTION ledger.second_phase();
-CREATE TRIGGER keep_pending AFTER INSERT ON ledger.transfers
-    FOR EACH ROW WHEN (NEW.kind = 'pending') EXECUTE FUNCTION ledger.keep_pending();
-CREATE TRIGGER immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.transfers
-    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+END $$
 """
 
-_APPLY = """
-CREATE FUNCTION ledger.apply(chain jsonb) RETURNS text[] LANGUAGE plpgsql AS $$
+# After the row is there, so that a row which was not inserted (ON CONFLICT DO NOTHING) moves nothing.
+_BOOK = """
+CREATE FUNCTION ledger.book_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    step jsonb;
-    known ledger.transfers;
-    account ledger.accounts;
-    results text[] := '{}';
+    posted bigint := CASE WHEN NEW.kind IN ('posted', 'post') THEN NEW.amount_minor ELSE 0 END;
+    pending bigint := CASE WHEN NEW.kind = 'pending' THEN NEW.amount_minor ELSE -NEW.released_minor END;
+    debit_currency char(3);
+    credit_currency char(3);
 BEGIN
-    FOR step IN SELECT value FROM jsonb_array_elements(chain) WHERE value->>'kind' = 'open' ORDER BY value->>'id' LOOP
-        INSERT INTO ledger.accounts (id, currency, code, balance_limit)
-            VALUES (step->>'id', step->>'currency', step->>'code', step->>'balance_limit') ON CONFLICT DO NOTHING;
-    END LOOP;
-    -- All accounts of the chain first, in the order of their ids.
-    PERFORM 1 FROM ledger.accounts WHERE id IN (
-        SELECT value->>'debit_account_id' FROM jsonb_array_elements(chain)
-        UNION SELECT value->>'credit_account_id' FROM jsonb_array_elements(chain)
-        UNION SELECT unnest(ARRAY[debit_account_id, credit_account_id]) FROM ledger.transfers
-            WHERE id IN (SELECT value->>'pending_id' FROM jsonb_array_elements(chain))
-    ) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE ledger.accounts SET debits_pending = debits_pending + pending, debits_posted = debits_posted + posted
+        WHERE id = NEW.debit_account RETURNING currency INTO debit_currency;
+    UPDATE ledger.accounts SET credits_pending = credits_pending + pending, credits_posted = credits_posted + posted
+        WHERE id = NEW.credit_account RETURNING currency INTO credit_currency;
+    IF debit_currency IS NULL THEN
+        PERFORM ledger.refuse('debit_account_not_found', NEW.id);
+    ELSIF credit_currency IS NULL THEN
+        PERFORM ledger.refuse('credit_account_not_found', NEW.id);
+    ELSIF debit_currency <> credit_currency THEN
+        PERFORM ledger.refuse('accounts_must_have_same_currency', NEW.id);
+    ELSIF NEW.currency <> debit_currency THEN
+        PERFORM ledger.refuse('transfer_must_have_same_currency_as_accounts', NEW.id);
+    END IF;
 
-    FOR step IN SELECT value FROM jsonb_array_elements(chain) LOOP
-        IF step->>'kind' = 'open' THEN
-            SELECT * INTO account FROM ledger.accounts WHERE id = step->>'id';
-            IF (account.currency, account.code, account.balance_limit)
-                <> (step->>'currency', step->>'code', step->>'balance_limit') THEN
-                PERFORM ledger.refuse('account_exists_with_different_content');
-            END IF;
-            results := results || 'opened'::text;
-            CONTINUE;
+    IF NEW.kind = 'pending' THEN
+        INSERT INTO ledger.holds (pending_id, remaining_minor, expires_at)
+            VALUES (NEW.id, NEW.amount_minor, NEW.expires_at);
+    ELSIF NEW.pending_id IS NOT NULL THEN
+        UPDATE ledger.holds SET
+            remaining_minor = remaining_minor - NEW.released_minor,
+            state = CASE
+                WHEN remaining_minor > NEW.released_minor THEN 'pending'
+                WHEN NEW.kind = 'post' THEN 'posted'
+                WHEN NEW.kind = 'void' THEN 'voided'
+                ELSE 'expired' END
+            WHERE pending_id = NEW.pending_id AND state = 'pending';
+        -- Another row of the same INSERT has closed it.
+        IF NOT FOUND THEN
+            PERFORM ledger.refuse('exceeds_pending_transfer_amount', NEW.id);
         END IF;
-        SELECT * INTO known FROM ledger.transfers WHERE id = step->>'id';
-        IF known.id IS NULL THEN
-            INSERT INTO ledger.transfers (
-                id, kind, debit_account_id, credit_account_id, amount_minor, currency, pending_id, final, expires_at,
-                code, reference)
-            VALUES (
-                step->>'id', step->>'kind', step->>'debit_account_id', step->>'credit_account_id',
-                (step->>'amount_minor')::bigint, step->>'currency', step->>'pending_id',
-                COALESCE((step->>'final')::boolean, true), (step->>'expires_at')::timestamptz, step->>'code',
-                step->>'reference');
-            results := results || 'created'::text;
-        ELSIF (known.kind, known.pending_id, known.code, known.reference)
-                IS DISTINCT FROM (step->>'kind', step->>'pending_id', step->>'code', step->>'reference')
-            OR known.kind IN ('posted', 'pending') AND (known.debit_account_id, known.credit_account_id, known.currency)
-                IS DISTINCT FROM (step->>'debit_account_id', step->>'credit_account_id', (step->>'currency')::bpchar)
-            OR known.kind IN ('posted', 'pending', 'post') AND known.amount_minor <> (step->>'amount_minor')::bigint
-            OR known.kind = 'post' AND known.final <> COALESCE((step->>'final')::boolean, true)
-            OR known.expires_at IS DISTINCT FROM (step->>'expires_at')::timestamptz THEN
-            PERFORM ledger.refuse('transfer_exists_with_different_content');
+    END IF;
+    RETURN NULL;
+END $$
+"""
+
+# A statement of the triggers above runs at a trigger depth above 0, any other at 0.
+_TRIGGERS = """
+CREATE TRIGGER resolve_transfer BEFORE INSERT ON ledger.transfers
+    FOR EACH ROW EXECUTE FUNCTION ledger.resolve_transfer();
+CREATE TRIGGER book_transfer AFTER INSERT ON ledger.transfers
+    FOR EACH ROW EXECUTE FUNCTION ledger.book_transfer();
+CREATE TRIGGER keep_transfers BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.transfers
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.forbid();
+
+CREATE TRIGGER open_at_zero BEFORE INSERT ON ledger.accounts
+    FOR EACH ROW
+    WHEN (NEW.debits_pending <> 0 OR NEW.debits_posted <> 0 OR NEW.credits_pending <> 0 OR NEW.credits_posted <> 0)
+    EXECUTE FUNCTION ledger.forbid();
+CREATE TRIGGER keep_balances BEFORE UPDATE ON ledger.accounts
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.forbid();
+CREATE TRIGGER keep_accounts BEFORE DELETE OR TRUNCATE ON ledger.accounts
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.forbid();
+
+CREATE TRIGGER keep_holds BEFORE INSERT OR UPDATE ON ledger.holds
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.forbid();
+CREATE TRIGGER keep_all_holds BEFORE DELETE OR TRUNCATE ON ledger.holds
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.forbid();
+"""
+
+# Locks come first and in the order of the ids: two chains in opposite directions queue up and never deadlock.
+# A refusal rolls the chain back to where it began and is returned; the caller's transaction stays usable. The locks
+# are taken inside the same block: a row that is locked outside and updated inside needs a MultiXact each time.
+_APPLY = """
+CREATE FUNCTION ledger.apply(opens jsonb, chain jsonb) RETURNS jsonb LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    steps ledger.transfers[] := ARRAY(SELECT step FROM jsonb_populate_recordset(NULL::ledger.transfers, chain) AS step);
+    step ledger.transfers;
+    stored ledger.transfers;
+    touched text[] := '{}';
+    opened text[] := '{}';
+    inserted text[] := '{}';
+    subject text;
+    rule text;
+BEGIN
+    IF opens <> '[]' THEN
+        WITH fresh AS (
+            INSERT INTO ledger.accounts (id, currency, code, balance_limit)
+            SELECT id, currency, code, balance_limit FROM jsonb_populate_recordset(NULL::ledger.accounts, opens)
+            ORDER BY id
+            ON CONFLICT (id) DO NOTHING
+            RETURNING id
+        )
+        SELECT coalesce(array_agg(id), '{}') INTO opened FROM fresh;
+        FOR subject IN
+            SELECT wanted.id FROM jsonb_populate_recordset(NULL::ledger.accounts, opens) AS wanted
+            CROSS JOIN LATERAL (SELECT * FROM ledger.accounts AS found WHERE found.id = wanted.id) AS found
+            WHERE (found.currency, found.code, found.balance_limit)
+                IS DISTINCT FROM (wanted.currency, wanted.code, wanted.balance_limit)
+        LOOP
+            PERFORM ledger.refuse('account_exists_with_different_content', subject);
+        END LOOP;
+    END IF;
+
+    FOREACH step IN ARRAY steps LOOP
+        IF step.pending_id IS NOT NULL THEN
+            SELECT debit_account, credit_account INTO step.debit_account, step.credit_account
+                FROM ledger.transfers WHERE id = step.pending_id;
+        END IF;
+        touched := touched || step.debit_account || step.credit_account;
+    END LOOP;
+    PERFORM FROM ledger.accounts WHERE id = ANY (touched) ORDER BY id FOR NO KEY UPDATE;
+
+    FOREACH step IN ARRAY steps LOOP
+        subject := step.id;
+        SELECT * INTO stored FROM ledger.transfers WHERE id = step.id;
+        IF FOUND THEN
+            -- What a step leaves open was taken over from its pending transfer.
+            IF (stored.kind, stored.pending_id, stored.final, stored.reference, stored.expires_at,
+                stored.debit_account, stored.credit_account, stored.amount_minor, stored.currency, stored.code)
+                IS DISTINCT FROM
+                (step.kind, step.pending_id, step.final, step.reference, step.expires_at,
+                coalesce(step.debit_account, stored.debit_account),
+                coalesce(step.credit_account, stored.credit_account),
+                coalesce(step.amount_minor, stored.amount_minor),
+                coalesce(step.currency, stored.currency), coalesce(step.code, stored.code))
+            THEN
+                PERFORM ledger.refuse('exists_with_different_content', step.id);
+            END IF;
         ELSE
-            results := results || 'exists'::text;
+            INSERT INTO ledger.transfers (
+                id, kind, debit_account, credit_account, amount_minor, currency, code, reference, pending_id, final,
+                expires_at)
+            VALUES (
+                step.id, step.kind, step.debit_account, step.credit_account, step.amount_minor, step.currency,
+                step.code, step.reference, step.pending_id, step.final, step.expires_at)
+            ON CONFLICT (id) DO NOTHING;
+            -- Someone used this id meanwhile, on other accounts: on the same ones we would have waited for them.
+            IF NOT FOUND THEN
+                PERFORM ledger.refuse('exists_with_different_content', step.id);
+            END IF;
+            inserted := inserted || step.id;
         END IF;
     END LOOP;
-    RETURN results;
-END
-$$
+    RETURN jsonb_build_object('opened', opened, 'inserted', inserted);
+EXCEPTION
+    WHEN check_violation THEN
+        GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME;
+        RETURN jsonb_build_object('refused', regexp_replace(rule, '^ck_[a-z]+_', ''), 'subject', subject);
+    WHEN numeric_value_out_of_range THEN
+        RETURN jsonb_build_object('refused', 'overflows', 'subject', subject);
+END $$
 """
+
+_FUNCTIONS = (_REFUSE, _FORBID, _RESOLVE, _BOOK, _APPLY)
 
 
 def upgrade() -> None:
-    for statement in (
-        _TABLES,
-        _REFUSE,
-        _NEW_TRANSFER,
-        _SECOND_PHASE,
-        _KEEP_PENDING,
-        _GUARDS,
-        _APPLY,
-    ):
+    op.execute("CREATE SCHEMA ledger")
+    for statement in (_ACCOUNTS, _TRANSFERS, _HOLDS, *_INDEXES, *_FUNCTIONS, _TRIGGERS):
         op.execute(statement)
+    # A role that may only read the tables and call `apply` can do all that the platform does with the ledger.
+    op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 
 
 def downgrade() -> None:
