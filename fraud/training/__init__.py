@@ -1,0 +1,1 @@
+"""Training of the fraud model: `python -m fraud.training`."""
