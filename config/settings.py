@@ -1,4 +1,7 @@
-"""The settings classes. A missing or malformed value stops the process at start with the variable's name."""
+"""The settings classes. A missing or malformed value stops the process at start with the variable's name.
+
+The error does not repeat what was given: another variable's secret may stand beside the one that is wrong.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ Keyring = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_keyring)]
 class DatabaseSettings(BaseSettings):
     """PostgreSQL. `url` is a SQLAlchemy URL (`postgresql+psycopg://…`)."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_DATABASE_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_DATABASE_")
 
     url: SecretStr
     # Concurrency near eight per two cores measured best; more only lengthens the tail.
@@ -37,13 +40,13 @@ class DatabaseSettings(BaseSettings):
 
 
 class RedisSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_REDIS_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_REDIS_")
 
     url: SecretStr
 
 
 class TemporalSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_TEMPORAL_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_TEMPORAL_")
 
     address: str
     namespace: str = "default"
@@ -54,7 +57,7 @@ class TemporalSettings(BaseSettings):
 class CodecSettings(BaseSettings):
     """Data keys (32 bytes each) of the payload codec, by id. New payloads use `active_key_id`."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_CODEC_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CODEC_")
 
     keys: Keyring
     active_key_id: str
@@ -63,18 +66,19 @@ class CodecSettings(BaseSettings):
 class HsmSettings(BaseSettings):
     """The PKCS#11 token. Only the vault worker and the API process, which adds cards, have these."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_HSM_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_HSM_")
 
     module: Path
     token_label: str = "durapay"  # noqa: S105 - a name
     pin: SecretStr
-    sessions: int = Field(default=4, ge=1, le=64)
+    # More sessions lengthen SoftHSM's tail and add no throughput.
+    sessions: int = Field(default=2, ge=1, le=64)
 
 
 class SealingSettings(BaseSettings):
     """The public half (X25519, base64) of the network worker's key: whoever has it can only close boxes."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_SEALING_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_SEALING_")
 
     public_key: Base64Bytes
 
@@ -82,7 +86,7 @@ class SealingSettings(BaseSettings):
 class UnsealingSettings(BaseSettings):
     """The private half (X25519, base64). The network worker alone has it."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_UNSEALING_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_UNSEALING_")
 
     private_key: Base64Bytes
 
@@ -90,7 +94,7 @@ class UnsealingSettings(BaseSettings):
 class NetworkSettings(BaseSettings):
     """The link to the card network."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_NETWORK_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_NETWORK_")
 
     host: str
     port: int = Field(ge=1, le=65535)
@@ -102,7 +106,7 @@ class NetworkSettings(BaseSettings):
 
 
 class FraudSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_FRAUD_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_FRAUD_")
 
     model_dir: Path = Path(__file__).parent.parent / "fraud" / "artifacts"
 
@@ -110,7 +114,7 @@ class FraudSettings(BaseSettings):
 class NotifySettings(BaseSettings):
     """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_NOTIFY_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_NOTIFY_")
 
     fcm_service_account_file: Path
     fcm_endpoint: str | None = None
@@ -126,7 +130,7 @@ class NotifySettings(BaseSettings):
 
 
 class ApiSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_API_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_API_")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
@@ -146,7 +150,7 @@ class ApiSettings(BaseSettings):
 class StepUpSettings(BaseSettings):
     """The secret (32 bytes, base64) from which the one-time codes of step-ups are derived (RFC 4226)."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_STEP_UP_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_STEP_UP_")
 
     secret: Base64Bytes
 
@@ -154,7 +158,7 @@ class StepUpSettings(BaseSettings):
 class CodecServerSettings(BaseSettings):
     """The server through which the Temporal UI reads payloads. `ui_origin` alone may call it from a browser."""
 
-    model_config = SettingsConfigDict(env_prefix="DURAPAY_CODEC_SERVER_")
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CODEC_SERVER_")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8234, ge=1, le=65535)

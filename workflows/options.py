@@ -69,6 +69,14 @@ CAPTURE_WINDOW = timedelta(days=7)
 REFUND_WINDOW = timedelta(days=180)
 STEP_UP_WINDOW = timedelta(minutes=10)
 STEP_UP_ATTEMPTS = 3
+
+# A one-time code that comes after the window it is for would only alarm its reader.
+STEP_UP_NOTIFICATION = CallOptions(
+    task_queue=TaskQueue.NOTIFY,
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=STEP_UP_WINDOW,
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30)),
+)
 REVIEW_WINDOW = timedelta(hours=24)
 # How long the caller of a refund waits for the network's answer before it is told `pending`.
 REFUND_ANSWER_WAIT = timedelta(seconds=8)

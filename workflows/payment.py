@@ -61,6 +61,7 @@ with workflow.unsafe.imports_passed_through():
         REFUND_WINDOW,
         REVIEW_WINDOW,
         STEP_UP_ATTEMPTS,
+        STEP_UP_NOTIFICATION,
         STEP_UP_WINDOW,
         VAULT_CALL,
     )
@@ -557,8 +558,9 @@ class PaymentWorkflow(DurableSteps):
         self._in_background(self._deliver(order))
 
     async def _deliver(self, order: NotificationOrder) -> None:
+        options = STEP_UP_NOTIFICATION if order.kind == "step_up_code" else NOTIFICATION
         try:
-            await workflow.execute_activity_method(NotifyActivities.deliver, order, **NOTIFICATION)
+            await workflow.execute_activity_method(NotifyActivities.deliver, order, **options)
         except ActivityError as error:
             # The deliveries table says which channel failed; the payment itself has nothing to wait for.
             workflow.logger.warning("notification %s was not delivered: %s", order.key, failure_type(error))

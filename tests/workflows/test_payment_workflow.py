@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,9 +84,11 @@ async def test_an_uncaptured_authorization_is_voided_after_seven_days(
     world: World, time_skipping_env: WorkflowEnvironment
 ) -> None:
     await world.pay()
-    started = await time_skipping_env.get_current_time()
-    assert (await world.closed()).status is S.EXPIRED
-    assert (await time_skipping_env.get_current_time() - started).days >= 7
+    await time_skipping_env.sleep(timedelta(days=7) - timedelta(minutes=1))
+    assert (await world.handle.query(PaymentWorkflow.snapshot)).status is S.AUTHORIZED
+    await time_skipping_env.sleep(timedelta(minutes=2))
+    await world.until_status(S.EXPIRED)
+    await world.closed()
     assert await world.pending_minor() == 0
     assert [call.original_effect_key for call in world.outside.reverse.calls] == [
         f"{world.request.payment_id}:authorize:1"
@@ -162,12 +165,15 @@ async def test_the_hold_of_a_payment_in_doubt_stands_against_suspense(world: Wor
     assert (await world.row())["decline_code"] == "network_unavailable"
 
 
-async def test_a_reversal_is_repeated_until_the_host_acknowledges_it(world: World) -> None:
+async def test_a_reversal_is_repeated_until_the_host_acknowledges_it(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
     world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
     fault = Fault("NotAcknowledged")
     world.outside.reverse.then(fault, fault, fault, fault, fault, NeverSent())
     await world.pay()
-    await world.closed()
+    await time_skipping_env.sleep(timedelta(minutes=5))
+    await world.until_status(S.DECLINED)
     assert len(world.outside.reverse.calls) == 6
     assert len({call.effect_key for call in world.outside.reverse.calls}) == 1
 
@@ -306,10 +312,11 @@ async def test_three_wrong_codes_block_the_payment(world: World) -> None:
     assert await world.pending_minor() == 0
 
 
-async def test_a_step_up_without_an_answer_is_canceled(world: World) -> None:
+async def test_a_step_up_without_an_answer_is_canceled(world: World, time_skipping_env: WorkflowEnvironment) -> None:
     _step_up(world)
     await world.pay()
-    assert (await world.closed()).status is S.CANCELED
+    await time_skipping_env.sleep(timedelta(minutes=11))
+    await world.until_status(S.CANCELED)
     assert (await world.row())["status_reason"] == "step_up_expired"
 
 
