@@ -6,6 +6,7 @@ that is safe to repeat; a caller's wait that runs out is no error at all.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import TypeVar
@@ -67,8 +68,8 @@ async def authorize_payment(client: Client, request: PaymentRequest, wait_second
             PaymentWorkflow.authorize,
             start_workflow_operation=operation,
             id="authorize",
-            rpc_timeout=timedelta(seconds=wait_seconds),
-        )
+        ),
+        wait_seconds,
     )
 
 
@@ -84,25 +85,26 @@ async def provision_token(client: Client, token_id: str, wait_seconds: float) ->
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             task_timeout=_WORKFLOW_TASK_TIMEOUT,
         )
-        await handle.result(rpc_timeout=timedelta(seconds=wait_seconds))
     except RPCError as error:
-        if error.status is not RPCStatusCode.DEADLINE_EXCEEDED and error.status is not RPCStatusCode.CANCELLED:
-            raise unavailable("payment engine") from error
+        raise unavailable("payment engine") from error
+    await _within(handle.result(), wait_seconds)
 
 
-async def update(call: Awaitable[T]) -> T | None:
+async def update(call: Awaitable[T], wait_seconds: float) -> T | None:
     """The result of an update on a running workflow; None when the caller's wait ran out before there was one.
 
     Raises:
         ApiError: the workflow refused, has closed, or Temporal cannot be reached.
     """
-    return await _within(call)
+    return await _within(call, wait_seconds)
 
 
-async def _within(call: Awaitable[T]) -> T | None:
+async def _within(call: Awaitable[T], wait_seconds: float) -> T | None:
+    # Not by the client's own time-outs: they bound each of its long polls, not the whole wait.
     try:
-        return await call
-    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        async with asyncio.timeout(wait_seconds):
+            return await call
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
         return None
     except WorkflowUpdateFailedError as failure:
         cause = failure.cause
@@ -110,13 +112,9 @@ async def _within(call: Awaitable[T]) -> T | None:
             raise ApiError(cause.type, cause.message, _PARAMETERS.get(cause.type)) from failure
         raise
     except RPCError as error:
-        match error.status:
-            case RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
-                return None
-            case RPCStatusCode.NOT_FOUND:
-                raise ApiError("payment_closed", "The payment is closed; nothing more can be done with it.") from error
-            case _:
-                raise unavailable("payment engine") from error
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise ApiError("payment_closed", "The payment is closed; nothing more can be done with it.") from error
+        raise unavailable("payment engine") from error
 
 
 _PARAMETERS = {"amount_too_large": "amount_minor", "amount_invalid": "amount_minor", "step_up_code_incorrect": "code"}

@@ -8,8 +8,6 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 
-import uvloop
-
 from config.logs import configure_logging
 from config.settings import CodecSettings, TemporalSettings
 from temporal.client import connect
@@ -44,7 +42,7 @@ def main() -> None:
         sys.exit(f"{error}; the queues are {', '.join(TaskQueue)}")
     if not queues:
         sys.exit(f"usage: python -m workers QUEUE…; the queues are {', '.join(TaskQueue)}")
-    uvloop.run(run(queues))
+    asyncio.run(run(queues))
 
 
 if __name__ == "__main__":

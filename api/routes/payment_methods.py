@@ -24,7 +24,13 @@ from vault.tokens import TokenizedCard
 router = APIRouter(prefix="/v1/payment_methods", tags=["Payment methods"])
 
 
-@router.post("/cards", status_code=201, summary="Add a card", responses={202: {"model": CardObject}})
+@router.post(
+    "/cards",
+    status_code=201,
+    response_model=CardObject,
+    summary="Add a card",
+    responses={202: {"model": CardObject, "description": "Its network has not answered yet"}},
+)
 async def add_card(
     body: NewCard, request: Request, response: Response, context: Context, caller: Caller, key: KeyHeader = None
 ) -> CardObject | Response:

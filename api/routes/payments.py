@@ -5,7 +5,6 @@ Each effect is an update on the payment's workflow, which is its only writer; wh
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -51,13 +50,23 @@ from workflows.payment import PaymentWorkflow
 
 router = APIRouter(prefix="/v1", tags=["Payments"])
 
+_PENDING_PAYMENT: dict[int | str, dict[str, Any]] = {
+    202: {"model": PaymentObject, "description": "Not decided yet: see `status`"}
+}
+
 _STATUSES = Literal[
     "processing", "requires_action", "in_review", "in_doubt", "authorized", "captured", "settled",
     "voided", "expired", "declined", "blocked", "canceled",
 ]  # fmt: skip
 
 
-@router.post("/payments", status_code=201, summary="Create a payment", responses={202: {"model": PaymentObject}})
+@router.post(
+    "/payments",
+    status_code=201,
+    response_model=PaymentObject,
+    summary="Create a payment",
+    responses=_PENDING_PAYMENT,
+)
 async def create_payment(
     body: NewPayment, request: Request, context: Context, caller: Caller, key: KeyHeader = None
 ) -> Response:
@@ -119,7 +128,12 @@ async def list_all_payments(
     return Page(url="/v1/payments", has_more=has_more, data=data)
 
 
-@router.post("/payments/{payment_id}/capture", summary="Capture an authorized payment")
+@router.post(
+    "/payments/{payment_id}/capture",
+    response_model=PaymentObject,
+    summary="Capture an authorized payment",
+    responses=_PENDING_PAYMENT,
+)
 async def capture_payment(
     payment_id: str, body: CaptureBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
 ) -> Response:
@@ -128,7 +142,12 @@ async def capture_payment(
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.capture, message)
 
 
-@router.post("/payments/{payment_id}/void", summary="Void or cancel a payment")
+@router.post(
+    "/payments/{payment_id}/void",
+    response_model=PaymentObject,
+    summary="Void or cancel a payment",
+    responses=_PENDING_PAYMENT,
+)
 async def void_payment(
     payment_id: str, body: VoidBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
 ) -> Response:
@@ -137,7 +156,12 @@ async def void_payment(
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.void, message)
 
 
-@router.post("/payments/{payment_id}/confirm", summary="Confirm a payment that requires action")
+@router.post(
+    "/payments/{payment_id}/confirm",
+    response_model=PaymentObject,
+    summary="Confirm a payment that requires action",
+    responses=_PENDING_PAYMENT,
+)
 async def confirm_payment(
     payment_id: str, body: ConfirmBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
 ) -> Response:
@@ -146,7 +170,12 @@ async def confirm_payment(
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.confirm_step_up, message)
 
 
-@router.post("/payments/{payment_id}/review", summary="Decide on a payment in review")
+@router.post(
+    "/payments/{payment_id}/review",
+    response_model=PaymentObject,
+    summary="Decide on a payment in review",
+    responses=_PENDING_PAYMENT,
+)
 async def review_payment(
     payment_id: str, body: ReviewBody, request: Request, context: Context, caller: Operator, key: KeyHeader = None
 ) -> Response:
@@ -157,9 +186,10 @@ async def review_payment(
 @router.post(
     "/payments/{payment_id}/refunds",
     status_code=201,
+    response_model=RefundObject,
     tags=["Refunds"],
     summary="Refund a captured payment",
-    responses={202: {"model": RefundObject}},
+    responses={202: {"model": RefundObject, "description": "Pending or in doubt"}},
 )
 async def create_refund(
     payment_id: str, body: RefundBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
@@ -177,8 +207,8 @@ async def create_refund(
             PaymentWorkflow.refund,
             message,
             id=reservation.resource_id,
-            rpc_timeout=timedelta(seconds=context.settings.wait_seconds),
-        )
+        ),
+        context.settings.wait_seconds,
     )
     async with context.engine.connect() as connection:
         row = await find_refund(connection, reservation.resource_id)
@@ -231,8 +261,8 @@ async def _update(
             method,
             message,
             id=reservation.resource_id,
-            rpc_timeout=timedelta(seconds=context.settings.wait_seconds),
-        )
+        ),
+        context.settings.wait_seconds,
     )
     shown = payment_object(await _visible(context, caller, payment_id), context.settings.livemode)
     if done is None:
@@ -297,7 +327,7 @@ def _payment_request(body: NewPayment, method: Row, reservation: Reservation) ->
         requested_at=reservation.created_at,
         signals=RiskSignals(
             device_id=device.id if device else None,
-            ip_address=str(device.ip_address) if device and device.ip_address else None,
+            ip_address=device.ip_address if device else None,
             user_agent=device.user_agent if device else None,
             latitude=location.latitude if location else None,
             longitude=location.longitude if location else None,

@@ -19,7 +19,7 @@ from store.queries import Row, find_user
 router = APIRouter(prefix="/v1", tags=["Users"])
 
 
-@router.post("/users", status_code=201, summary="Create a user")
+@router.post("/users", status_code=201, response_model=UserObject, summary="Create a user")
 async def create_user(
     body: NewUser, request: Request, context: Context, caller: Client, key: KeyHeader = None
 ) -> UserObject | Response:

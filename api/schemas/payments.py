@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import Field, IPvAnyAddress, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from api.schemas.common import AmountMinor, CurrencyCode, Metadata, RequestModel, ResponseModel, Text, Timestamp
 
@@ -25,9 +27,19 @@ class MerchantBody(RequestModel):
     )
 
 
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise PydanticCustomError("ip_address_invalid", "must be an IPv4 or IPv6 address") from None
+
+
+IpAddress = Annotated[str, AfterValidator(_ip_address)]
+
+
 class DeviceBody(RequestModel):
     id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    ip_address: Annotated[IPvAnyAddress, Field(strict=False)] | None = None
+    ip_address: IpAddress | None = Field(default=None, examples=["203.0.113.7"])
     user_agent: Annotated[str, StringConstraints(max_length=512)] | None = None
 
 
