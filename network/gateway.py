@@ -60,7 +60,6 @@ _T = TypeVar("_T")
 _TRY_AGAIN: Final = frozenset({"91", "96"})
 # Answers that nobody waits for and that are not looked at yet. A flood beyond this is not worth our memory.
 _UNMATCHED_LIMIT: Final = 1000
-_SIGN_ON_GRACE_SECONDS: Final = 2.0
 _LATE_RETRY_SECONDS: Final = 30.0
 _RECORD_ATTEMPTS: Final = 8
 
@@ -101,8 +100,8 @@ class NetworkGateway:
         self._late = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Begins to connect. A network that is down delays this by two seconds and does not fail it."""
+    async def start(self, *, wait_seconds: float = 2.0) -> None:
+        """Begins to connect, and waits at most `wait_seconds` for it: a network that is down fails no start."""
         self._link.on_unmatched(self._enqueue_unmatched)
         self._late.set()  # whatever an earlier process could not report
         self._background = [
@@ -110,7 +109,7 @@ class NetworkGateway:
             asyncio.create_task(self._report_late_answers(), name="network-late-answers"),
         ]
         self._link.start()
-        if not await self._link.wait_until_ready(_SIGN_ON_GRACE_SECONDS):
+        if not await self._link.wait_until_ready(wait_seconds):
             _log.warning("the network does not answer yet; requests are refused as unreachable until it does")
 
     async def close(self) -> None:

@@ -16,9 +16,23 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Executable, RowMapping, Select, Update, and_, func, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    RowMapping,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -69,6 +83,37 @@ _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
 }
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
 ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION})
+
+_TABLE: Final = cast(Table, NetworkMessage.__table__)
+_C: Final = _TABLE.c
+
+# What an answer can still decide.
+_OPEN: Final = or_(_C.state == State.SENDING, and_(_C.state == State.UNANSWERED, _C.kind.in_(ADVICE)))
+
+# The three statements of every exchange are built once: putting one together costs more than running it.
+_INSERT: Final = insert(_TABLE).on_conflict_do_nothing(index_elements=[_C.effect_key]).returning(*_C)
+_BEGIN: Final = (
+    update(_TABLE)
+    .where(_C.effect_key == bindparam("key"), _C.state == State.CREATED)
+    .values(
+        state=State.SENDING,
+        attempts=1,
+        sent_at=func.clock_timestamp(),
+        sealed_pan=func.coalesce(bindparam("box"), _C.sealed_pan),
+    )
+)
+_RECORD_ANSWER: Final = (
+    update(_TABLE)
+    .where(_C.effect_key == bindparam("key"), _OPEN)
+    .values(
+        state=State.ANSWERED,
+        response_code=bindparam("code"),
+        approval_code=bindparam("approval"),
+        answered_at=func.clock_timestamp(),
+        doubt_reason=null(),
+    )
+    .returning(*_C)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +214,12 @@ class Journal:
             OriginalUnknown: the original is neither an authorization nor a refund.
         """
         async with self._connection(transaction=True) as connection:
-            tombstone = insert(NetworkMessage).values(
-                effect_key=original_effect_key, acquirer_id=self._acquirer_id, state=State.ABANDONED
-            )
-            await connection.execute(tombstone.on_conflict_do_nothing())
+            tombstone = {
+                "effect_key": original_effect_key,
+                "acquirer_id": self._acquirer_id,
+                "state": State.ABANDONED,
+            }
+            await connection.execute(_INSERT, tombstone)
             locked = await connection.execute(_by_key(original_effect_key).with_for_update())
             row = locked.mappings().one()
             if row["state"] == State.ABANDONED:
@@ -199,34 +246,22 @@ class Journal:
 
     async def begin(self, effect_key: str, sealed_pan: str | None = None) -> bool:
         """`created` → `sending`, committed before a byte leaves; False when someone else was faster."""
-        values: dict[str, Any] = {"state": State.SENDING, "attempts": 1, "sent_at": func.clock_timestamp()}
-        if sealed_pan is not None:
-            values["sealed_pan"] = sealed_pan
-        return await self._change(_step(effect_key, NetworkMessage.state == State.CREATED, **values))
+        return await self._change(_BEGIN, {"key": effect_key, "box": sealed_pan})
 
     async def begin_repeat(self, effect_key: str, attempts: int) -> bool:
         """Claims the repetition after `attempts` attempts; False when someone else was faster."""
-        unanswered_advice = and_(NetworkMessage.state == State.UNANSWERED, NetworkMessage.kind.in_(ADVICE))
-        step = _step(
-            effect_key,
-            or_(NetworkMessage.state == State.SENDING, unanswered_advice),
-            NetworkMessage.attempts == attempts,
-            state=State.SENDING,
-            attempts=attempts + 1,
-        )
-        return await self._change(step)
+        same = _C.attempts == attempts
+        return await self._change(_step(effect_key, _OPEN, same, state=State.SENDING, attempts=attempts + 1))
 
     async def unsend(self, effect_key: str) -> bool:
         """`sending` → `created`: the only attempt so far wrote no byte. False when that is no longer all there is."""
-        only = NetworkMessage.attempts == 1
-        step = _step(
-            effect_key, NetworkMessage.state == State.SENDING, only, state=State.CREATED, attempts=0, sent_at=null()
-        )
+        only = _C.attempts == 1
+        step = _step(effect_key, _C.state == State.SENDING, only, state=State.CREATED, attempts=0, sent_at=null())
         return await self._change(step)
 
     async def give_up(self, effect_key: str, reason: DoubtReason) -> Entry:
         """`sending` → `unanswered`; the row as it stands then, whoever decided it."""
-        step = _step(effect_key, NetworkMessage.state == State.SENDING, state=State.UNANSWERED, doubt_reason=reason)
+        step = _step(effect_key, _C.state == State.SENDING, state=State.UNANSWERED, doubt_reason=reason)
         await self._change(step)
         return await self.read(effect_key)
 
@@ -235,18 +270,13 @@ class Journal:
 
         An answer to a request that was given up meanwhile is recorded as a late one.
         """
-        acceptable = [State.SENDING, State.UNANSWERED] if entry.effect.kind in ADVICE else [State.SENDING]
+        answered = {
+            "key": entry.effect.effect_key,
+            "code": message.get(39),
+            "approval": message.fields.get(38),
+        }
         async with self._connection() as connection:
-            step = _step(
-                entry.effect.effect_key,
-                NetworkMessage.state.in_(acceptable),
-                state=State.ANSWERED,
-                response_code=message.get(39),
-                approval_code=message.fields.get(38),
-                answered_at=func.clock_timestamp(),
-                doubt_reason=null(),
-            )
-            decided = await _read(connection, step.returning(*_COLUMNS))
+            decided = await _read(connection, _RECORD_ANSWER, answered)
             if decided is not None:
                 return decided
             await self._record_late(connection, entry.effect.effect_key, message)
@@ -256,14 +286,14 @@ class Journal:
         """The row to which an answer that nobody waited for belongs (STAN, DE7, RRN); None when there is none."""
         async with self._connection() as connection:
             matching = (
-                select(*_COLUMNS)
+                select(_TABLE)
                 .where(
-                    NetworkMessage.acquirer_id == self._acquirer_id,
-                    NetworkMessage.stan == message.get(11),
-                    NetworkMessage.transmission_time == message.get(7),
-                    NetworkMessage.kind.in_(_KINDS_BY_ANSWER.get(message.mti, frozenset())),
+                    _C.acquirer_id == self._acquirer_id,
+                    _C.stan == message.get(11),
+                    _C.transmission_time == message.get(7),
+                    _C.kind.in_(_KINDS_BY_ANSWER.get(message.mti, frozenset())),
                 )
-                .order_by(NetworkMessage.created_at.desc())
+                .order_by(_C.created_at.desc())
                 .limit(1)
             )
             entry = await _read(connection, matching)
@@ -281,10 +311,10 @@ class Journal:
     async def unreported(self, limit: int = 100) -> list[LateAnswer]:
         """Late answers of which nobody was told yet, oldest first."""
         query = (
-            select(*_COLUMNS)
-            .where(NetworkMessage.late_answered_at.is_not(None), NetworkMessage.late_reported_at.is_(None))
-            .where(NetworkMessage.acquirer_id == self._acquirer_id)
-            .order_by(NetworkMessage.late_answered_at)
+            select(_TABLE)
+            .where(_C.late_answered_at.is_not(None), _C.late_reported_at.is_(None))
+            .where(_C.acquirer_id == self._acquirer_id)
+            .order_by(_C.late_answered_at)
             .limit(limit)
         )
         async with self._connection() as connection:
@@ -317,10 +347,10 @@ class Journal:
     async def rrns(self, payment_id: str) -> list[str]:
         """The retrieval reference numbers under which the network knows `payment_id`, oldest first."""
         query = (
-            select(NetworkMessage.rrn, func.min(NetworkMessage.created_at))
-            .where(NetworkMessage.payment_id == payment_id, NetworkMessage.rrn.is_not(None))
-            .group_by(NetworkMessage.rrn)
-            .order_by(func.min(NetworkMessage.created_at))
+            select(_C.rrn, func.min(_C.created_at))
+            .where(_C.payment_id == payment_id, _C.rrn.is_not(None))
+            .group_by(_C.rrn)
+            .order_by(func.min(_C.created_at))
         )
         async with self._connection() as connection:
             return [str(row[0]) for row in await connection.execute(query)]
@@ -333,27 +363,22 @@ class Journal:
         sealed_pan: str | None,
         rrn: str | None,
     ) -> Entry | None:
-        statement = (
-            insert(NetworkMessage)
-            .values(
-                effect_key=effect.effect_key,
-                kind=effect.kind,
-                state=State.CREATED,
-                mti=_MTI[effect.kind],
-                acquirer_id=self._acquirer_id,
-                rrn=rrn,
-                amount_minor=effect.money.amount_minor if effect.money else None,
-                currency=effect.money.currency.value if effect.money else None,
-                payment_id=effect.payment_id,
-                token_id=effect.token_id,
-                original_effect_key=effect.original_effect_key,
-                acceptor=asdict(acceptor) if acceptor else null(),
-                sealed_pan=sealed_pan,
-            )
-            .on_conflict_do_nothing(index_elements=[NetworkMessage.effect_key])
-            .returning(*_COLUMNS)
-        )
-        row = (await connection.execute(statement)).mappings().one_or_none()
+        values = {
+            "effect_key": effect.effect_key,
+            "kind": effect.kind,
+            "state": State.CREATED,
+            "mti": _MTI[effect.kind],
+            "acquirer_id": self._acquirer_id,
+            "rrn": rrn,
+            "amount_minor": effect.money.amount_minor if effect.money else None,
+            "currency": effect.money.currency.value if effect.money else None,
+            "payment_id": effect.payment_id,
+            "token_id": effect.token_id,
+            "original_effect_key": effect.original_effect_key,
+            "acceptor": asdict(acceptor) if acceptor else None,
+            "sealed_pan": sealed_pan,
+        }
+        row = (await connection.execute(_INSERT, values)).mappings().one_or_none()
         if row is None:
             row = (await connection.execute(_by_key(effect.effect_key))).mappings().one()
         if row["state"] == State.ABANDONED:
@@ -368,17 +393,17 @@ class Journal:
         code = message.get(39)
         step = _step(
             effect_key,
-            NetworkMessage.state.in_((State.ANSWERED, State.UNANSWERED)),
-            NetworkMessage.late_response_code.is_(None),
-            or_(NetworkMessage.response_code.is_(None), NetworkMessage.response_code != code),
+            _C.state.in_((State.ANSWERED, State.UNANSWERED)),
+            _C.late_response_code.is_(None),
+            or_(_C.response_code.is_(None), _C.response_code != code),
             late_response_code=code,
             late_answered_at=func.clock_timestamp(),
         )
         await connection.execute(step)
 
-    async def _change(self, statement: Update) -> bool:
+    async def _change(self, statement: Update, values: Mapping[str, Any] | None = None) -> bool:
         async with self._connection() as connection:
-            return bool((await connection.execute(statement)).rowcount)
+            return bool((await connection.execute(statement, values)).rowcount)
 
     @asynccontextmanager
     async def _connection(self, *, transaction: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -398,15 +423,12 @@ class Journal:
             raise JournalUnavailable(f"the journal does not answer ({type(error).__name__})") from None
 
 
-_COLUMNS: Final = tuple(NetworkMessage.__table__.columns)
-
-
 def _by_key(effect_key: str | None) -> Select[Any]:
-    return select(*_COLUMNS).where(NetworkMessage.effect_key == effect_key)
+    return select(_TABLE).where(_C.effect_key == effect_key)
 
 
 def _step(effect_key: str, *conditions: ColumnElement[bool], **values: Any) -> Update:
-    return update(NetworkMessage).where(NetworkMessage.effect_key == effect_key, *conditions).values(**values)
+    return update(_TABLE).where(_C.effect_key == effect_key, *conditions).values(**values)
 
 
 def _decision(state: State) -> dict[str, Any]:
@@ -417,9 +439,11 @@ def _decision(state: State) -> dict[str, Any]:
     return decided
 
 
-async def _read(connection: AsyncConnection, statement: Executable) -> Entry | None:
+async def _read(
+    connection: AsyncConnection, statement: Executable, values: Mapping[str, Any] | None = None
+) -> Entry | None:
     """The entry that `statement` returns; None when there is none, or only a tombstone."""
-    row = (await connection.execute(statement)).mappings().one_or_none()
+    row = (await connection.execute(statement, values)).mappings().one_or_none()
     return None if row is None or row["kind"] is None else _entry(row)
 
 

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, func, text
-from sqlalchemy.dialects.postgresql import CHAR
+from sqlalchemy.dialects.postgresql import CHAR, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.models.base import Base
@@ -48,7 +48,7 @@ class NetworkMessage(Base):
     payment_id: Mapped[str | None]
     token_id: Mapped[str | None]
     original_effect_key: Mapped[str | None] = mapped_column(ForeignKey("network.messages.effect_key"))
-    acceptor: Mapped[dict[str, Any] | None]
+    acceptor: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     sealed_pan: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(server_default="0")
     response_code: Mapped[str | None] = mapped_column(CHAR(2))

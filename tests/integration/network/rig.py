@@ -80,7 +80,11 @@ class Rig:
         return Sealer(public_key.public_bytes_raw())
 
     async def gateway(
-        self, *, answer_timeout_seconds: float = PATIENCE_SECONDS, port: int | None = None
+        self,
+        *,
+        answer_timeout_seconds: float = PATIENCE_SECONDS,
+        port: int | None = None,
+        wait_seconds: float = PATIENCE_SECONDS,
     ) -> NetworkGateway:
         """A started gateway with a link of its own, closed at the end of the test."""
         link = NetworkLink("127.0.0.1", self.port if port is None else port)
@@ -94,12 +98,17 @@ class Rig:
             self.on_late_answer,
         )
         self.gateways.append(gateway)
-        await gateway.start()
+        await gateway.start(wait_seconds=wait_seconds)
+        assert link.ready == (wait_seconds > 0)
         return gateway
 
-    async def impatient(self) -> NetworkGateway:
+    async def impatient(self, port: int | None = None) -> NetworkGateway:
         """A gateway for requests that get no answer."""
-        return await self.gateway(answer_timeout_seconds=IMPATIENCE_SECONDS)
+        return await self.gateway(answer_timeout_seconds=IMPATIENCE_SECONDS, port=port)
+
+    async def disconnected(self) -> NetworkGateway:
+        """A gateway whose host is not there."""
+        return await self.gateway(port=await closed_port(), wait_seconds=0)
 
     async def on_late_answer(self, late: LateAnswer) -> None:
         if self.deaf:
@@ -226,3 +235,9 @@ def approve(message: Message, **changes: str) -> bytes:
     approved = answer(message, APPROVED, {38: "123456"})
     fields = {**approved.fields, **{int(name[2:]): value for name, value in changes.items()}}
     return frame(encode(Message(approved.mti, fields)))
+
+
+async def closed_port() -> int:
+    """A port on which nobody listens."""
+    async with ScriptedHost() as host:
+        return host.port
