@@ -27,7 +27,8 @@ from store.api_keys import create_api_key
 _STOP_SECONDS = 60
 _ACCOUNT = "demo"
 
-_console = Console(highlight=False)
+# In a file or a pipe there is no screen whose width would matter.
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 _errors = Console(stderr=True, highlight=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -67,12 +68,16 @@ def demo(port: PortOption = None) -> None:
     from embedded.story import play
 
     state = StateFolder.default()
+    stays_up = state.running() is not None
 
     async def tell(addresses: Addresses) -> None:
         key = await asyncio.to_thread(_own_key, state)
         await play(addresses, key, _console)
+        if not stays_up:
+            _console.print("It stops now. `make up` keeps it running, with all that was played, at")
+        _print_addresses(addresses)
 
-    if state.running() is not None:
+    if stays_up:
         asyncio.run(tell(Addresses.of(state.kept_ports())))
     else:
         _run_stack(_port_overrides(port), tell)

@@ -30,8 +30,8 @@ class ServerFailed(DurapayError):
 class PortTaken(DurapayError):
     """Somebody else listens on a port that was asked for."""
 
-    def __init__(self, port: int, name: str) -> None:
-        super().__init__(f"port {port}, wanted for {name}, is taken by another process")
+    def __init__(self, port: int, name: str, hint: str = "") -> None:
+        super().__init__(f"port {port}, wanted for {name}, is taken by another process{hint}")
         self.port = port
 
 

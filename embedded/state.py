@@ -173,7 +173,7 @@ class StateFolder:
         kept |= overrides
         for name, port in kept.items():
             if not port_is_free(port):
-                raise PortTaken(port, f"{name} (choose another with --port {name}=NUMBER)")
+                raise PortTaken(port, name, f"; choose another one with --port {name}=NUMBER")
         for name, wanted in PORTS.items():
             if name not in kept:
                 kept[name] = wanted if wanted is not None and port_is_free(wanted) else free_port()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +33,7 @@ _SURF = {"id": "surf-7", "name": "Bondi Surf", "category_code": "5941", "city": 
 _REQUEST_TIMEOUT_SECONDS = 30
 _OUTCOME_SECONDS = 90
 _POLL_SECONDS = 0.2
+_WIDE = 120
 _UNDECIDED = frozenset({"processing", "in_doubt", "pending"})
 
 Json = dict[str, Any]
@@ -65,10 +67,7 @@ async def play(addresses: Addresses, api_key: str, console: Console) -> None:
     ) as client:
         story = Story(client, console)
         await story.tell()
-    console.print(_table(story.scenes))
-    console.print(f"API documentation   {addresses.api}/docs")
-    console.print(f"Temporal UI         {addresses.temporal_ui}")
-    console.print(f"SMS, mails, pushes  {addresses.sandbox}")
+    console.print(_table(story.scenes, console.width))
 
 
 class Story:
@@ -85,7 +84,7 @@ class Story:
         await self._a_payment_is_captured_and_refunded(card)
         await self._a_payment_is_declined(ada)
         await self._a_traveller_is_impossibly_fast()
-        await self._the_network_stays_silent(ada)
+        await self._the_network_stays_silent()
 
     async def _a_payment_is_captured_and_refunded(self, card: str) -> None:
         payment = await self._pay("Pay for coffee", card, 4250, _COFFEE, _NEW_YORK, expect="authorized", manual=True)
@@ -110,9 +109,12 @@ class Story:
         await self._pay("Pay in New York", card, 2300, _COFFEE, _NEW_YORK, expect="captured")
         await self._pay("Pay in Sydney, right after", card, 2300, _SURF, _SYDNEY, expect="blocked")
 
-    async def _the_network_stays_silent(self, user: str) -> None:
-        card = await self._card("Add a card with a silent network", user, _SILENT_CARD)
-        await self._pay("Pay with it", card, 7700, _COFFEE, _NEW_YORK, expect="voided")
+    async def _the_network_stays_silent(self) -> None:
+        # Of somebody else: a fourth card of one person within a minute would look like fraud.
+        alan = await self._user("Alan Turing", "alan@example.com", "+14155550102")
+        card = await self._card("Add a card with a silent network", alan, _SILENT_CARD)
+        # Killing the network worker in the middle makes it ask the network again, which then does answer.
+        await self._pay("Pay with it", card, 7700, _COFFEE, _NEW_YORK, expect=("voided", "captured"))
 
     async def _user(self, name: str, email: str, phone: str) -> str:
         user, waited = await self._post("/v1/users", {"name": name, "email": email, "phone": phone}, (201,))
@@ -136,7 +138,7 @@ class Story:
         merchant: Json,
         location: Json,
         *,
-        expect: str,
+        expect: str | tuple[str, ...],
         manual: bool = False,
     ) -> Json:
         body = {
@@ -152,9 +154,11 @@ class Story:
         answer, waited = await self._post("/v1/payments", body, (201, 202, 402))
         payment: Json = answer["error"]["payment"] if "error" in answer else answer
         first = payment["status"]
-        undecided = _UNDECIDED | ({"authorized"} if expect == "captured" else frozenset())
+        expected = (expect,) if isinstance(expect, str) else expect
+        undecided = _UNDECIDED | ({"authorized"} if "captured" in expected else frozenset())
         payment = await self._outcome(f"/v1/payments/{payment['id']}", payment, undecided)
-        self._expect(payment["status"], expect, f"the payment {payment['id']}")
+        if payment["status"] not in expected:
+            raise StoryFailed(f"a payment is {payment['status']}, where the story has {expected}: {payment}")
         amount = _money(amount_minor, "USD")
         self._add(title, _explain(payment, first), payment["id"], amount, payment["status"], waited)
         return payment
@@ -216,12 +220,17 @@ def _money(amount_minor: int, currency: str) -> str:
     return str(Money(amount_minor, Currency(currency)))
 
 
-def _table(scenes: Collection[Scene]) -> Table:
-    table = Table(title="What happened", title_justify="left")
-    for heading in ("step", "what happened", "id", "amount", "status"):
-        table.add_column(heading, overflow="fold")
+def _table(scenes: Collection[Scene], width: int) -> Table:
+    """On a narrow screen without what happened: the lines printed before say it."""
+    wide = width >= _WIDE
+    table = Table(title="What happened", title_justify="left", box=box.SIMPLE)
+    table.add_column("step", overflow="fold")
+    if wide:
+        table.add_column("what happened", overflow="fold")
+    for heading in ("id", "amount", "status"):
+        table.add_column(heading, no_wrap=True)
     table.add_column("answered in", justify="right")
     for scene in scenes:
-        row = (scene.title, scene.happened, scene.identifier, scene.amount, scene.status)
-        table.add_row(*row, f"{scene.milliseconds:.0f} ms")
+        words = (scene.title, scene.happened) if wide else (scene.title,)
+        table.add_row(*words, scene.identifier, scene.amount, scene.status, f"{scene.milliseconds:.0f} ms")
     return table
