@@ -83,6 +83,9 @@ class FraudActivities(Protocol):
     @activity.defn(name="fraud.assess")
     async def assess(self, request: RiskRequest) -> RiskDecision: ...
 
+    @activity.defn(name="fraud.record_decline")
+    async def record_decline(self, request: RiskRequest) -> None: ...
+
 
 class LedgerActivities(Protocol):
     @activity.defn(name="ledger.open_payment")

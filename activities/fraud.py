@@ -18,3 +18,8 @@ class FraudActivities(contracts.FraudActivities):
     async def assess(self, request: RiskRequest) -> RiskDecision:
         with translated():
             return await self._engine.assess(request)
+
+    @activity.defn(name="fraud.record_decline")
+    async def record_decline(self, request: RiskRequest) -> None:
+        with translated():
+            await self._engine.record_decline(request)

@@ -61,6 +61,10 @@ _TABLE: dict[str, DeclineCode] = {
     "R3": DeclineCode("revocation_of_all_authorizations", Retry.NEVER, "The payer revoked all authorizations."),
 }
 
+# Refusals that whoever tries out card numbers collects: wrong number, date or code, and cards reported lost or stolen.
+# A lack of funds is not among them: it happens to honest people.
+CARD_TESTING_CODES = frozenset({"14", "41", "43", "54", "82", "N7"})
+
 # Not an answer of the network: nothing was sent, so nothing can have been charged.
 NETWORK_UNAVAILABLE = DeclineCode("network_unavailable", Retry.LATER, "The card network could not be reached.")
 

@@ -68,10 +68,12 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
     model = load_model(FraudSettings().model_dir)
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
     ledger = LedgerActivities(PaymentBooks(engine))
+    fraud = FraudActivities(FraudEngine(redis, model))
     return payments_worker(
         client,
         [
-            FraudActivities(FraudEngine(redis, model)).assess,
+            fraud.assess,
+            fraud.record_decline,
             ledger.open_payment,
             ledger.record,
             StepUpActivities(codes).verify,

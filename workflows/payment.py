@@ -27,7 +27,7 @@ with workflow.unsafe.imports_passed_through():
         StepUpAttempt,
         VaultActivities,
     )
-    from domain.declines import NETWORK_UNAVAILABLE, decline_code
+    from domain.declines import CARD_TESTING_CODES, NETWORK_UNAVAILABLE, decline_code
     from domain.errors import InvalidTransition
     from domain.ids import effect_key, refund_workflow_id
     from domain.money import Money
@@ -108,8 +108,14 @@ class PaymentWorkflow(DurableSteps):
         return self.snapshot()
 
     async def _assess(self) -> RiskDecision:
+        return await self._until_done(
+            "fraud.assess",
+            lambda: workflow.execute_local_activity_method(FraudActivities.assess, self._risk_request(), **LOCAL_STEP),
+        )
+
+    def _risk_request(self) -> RiskRequest:
         request = self._request
-        risk_request = RiskRequest(
+        return RiskRequest(
             payment_id=request.payment_id,
             account_id=request.account_id,
             user_id=request.user_id,
@@ -120,10 +126,6 @@ class PaymentWorkflow(DurableSteps):
             money=request.money,
             requested_at=request.requested_at,
             signals=request.signals,
-        )
-        return await self._until_done(
-            "fraud.assess",
-            lambda: workflow.execute_local_activity_method(FraudActivities.assess, risk_request, **LOCAL_STEP),
         )
 
     async def _open(self, decision: RiskDecision) -> None:
@@ -219,6 +221,8 @@ class PaymentWorkflow(DurableSteps):
                 await self._approved(outcome)
             case Declined():
                 await self._declined(decline_code(outcome.response_code).code, f"issuer_{outcome.response_code}")
+                if outcome.response_code in CARD_TESTING_CODES:
+                    self._in_background(self._count_decline())
             case Unknown():
                 await self._change(PaymentEvent.DOUBTED, status_reason=f"network_{outcome.reason}")
 
@@ -564,6 +568,18 @@ class PaymentWorkflow(DurableSteps):
         except ActivityError as error:
             # The deliveries table says which channel failed; the payment itself has nothing to wait for.
             workflow.logger.warning("notification %s was not delivered: %s", order.key, failure_type(error))
+
+    async def _count_decline(self) -> None:
+        """Tells the fraud engine of a refusal that card testing would show."""
+        # A local activity right behind the decision would hold the caller's answer back; a timer lets that go first.
+        await workflow.sleep(0.001)
+        try:
+            await workflow.execute_local_activity_method(
+                FraudActivities.record_decline, self._risk_request(), **LOCAL_STEP
+            )
+        except ActivityError as error:
+            # The windows live in Redis, which may be lost: while it is down payments are blocked anyway.
+            workflow.logger.warning("a decline was not counted: %s", failure_type(error))
 
     def _show(self, before: PaymentStatus, status: PaymentStatus) -> None:
         """Search attributes and details for operators. Each upsert costs the server, so only what changed is told."""

@@ -94,6 +94,7 @@ class Outside:
     capture: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
     refund: Script = field(default_factory=lambda: Script(approved()))
     deliver: Script = field(default_factory=lambda: Script(None))
+    record_decline: Script = field(default_factory=lambda: Script(None))
 
 
 class ScriptedFraud(contracts.FraudActivities):
@@ -104,6 +105,10 @@ class ScriptedFraud(contracts.FraudActivities):
     async def assess(self, request: RiskRequest) -> RiskDecision:
         decision: RiskDecision = await self._outside.risk.play(request)
         return decision
+
+    @activity.defn(name="fraud.record_decline")
+    async def record_decline(self, request: RiskRequest) -> None:
+        await self._outside.record_decline.play(request)
 
 
 class ScriptedVault:
@@ -243,9 +248,10 @@ async def open_world(client: Client, engine: AsyncEngine) -> AsyncIterator[World
     """A world with an account, a user and a card of its own, and workers for all queues."""
     outside = Outside()
     request = await _new_payment(engine)
-    ledger = LedgerActivities(PaymentBooks(engine))
+    ledger, fraud = LedgerActivities(PaymentBooks(engine)), ScriptedFraud(outside)
     local: Sequence[Callable[..., Any]] = [
-        ScriptedFraud(outside).assess,
+        fraud.assess,
+        fraud.record_decline,
         ledger.open_payment,
         ledger.record,
         StepUpActivities(CODES).verify,

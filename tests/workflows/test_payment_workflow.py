@@ -63,6 +63,14 @@ async def test_a_declined_payment_releases_its_hold_and_closes(world: World) -> 
     assert (await world.row())["decline_code"] == "insufficient_funds"
 
 
+@pytest.mark.parametrize(("response_code", "counted"), [("14", 1), ("N7", 1), ("51", 0)])
+async def test_a_decline_that_shows_card_testing_is_counted(world: World, response_code: str, counted: int) -> None:
+    world.outside.authorize.then(declined(response_code))
+    await world.pay()
+    await world.closed()
+    assert len(world.outside.record_decline.calls) == counted
+
+
 async def test_a_blocked_payment_never_reaches_vault_or_network(world: World) -> None:
     world.outside.risk.then(RiskDecision(RiskAction.BLOCK, 0.99, ("impossible_travel",), "r1", "m1"))
     assert (await world.pay()).status is S.BLOCKED
