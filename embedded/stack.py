@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from domain.errors import DurapayError
-from embedded.processes import ServerFailed, tail
+from embedded.processes import PortTaken, ServerFailed, tail
 from embedded.servers import Server
 from embedded.state import Running, StateFolder
 
@@ -111,14 +111,25 @@ class Stack:
             if self._stopping:
                 return
             self._console.print(f"  [yellow]! {part.name} {_how_it_ended(code)}; starting it again[/]")
+            await self._bring_back(part, server)
+            self._publish()
+
+    async def _bring_back(self, part: Part, server: Server) -> None:
+        """Starts a part again. What it needs may be down at this moment too, so one failure is not the end."""
+        while True:
             self._count_crash(part.name, server)
             await asyncio.sleep(_RESTART_PAUSE_SECONDS)
             started = time.monotonic()
-            await server.start()
-            if part.then is not None:
-                await part.then()
+            try:
+                await server.start()
+                if part.then is not None:
+                    await part.then()
+            except (ServerFailed, PortTaken):
+                self._console.print(f"  [yellow]! {part.name} did not come back; trying again[/]")
+                await server.stop()
+                continue
             self._console.print(f"  [green]✓[/] {part.name:<24} {time.monotonic() - started:5.1f} s   [dim]again[/]")
-            self._publish()
+            return
 
     def _count_crash(self, name: str, server: Server) -> None:
         now = time.monotonic()

@@ -217,7 +217,7 @@ def _explain(payment: Json, first_status: str) -> str:
 
 
 def _money(amount_minor: int, currency: str) -> str:
-    return str(Money(amount_minor, Currency(currency)))
+    return str(Money(amount_minor, Currency[currency]))
 
 
 def _table(scenes: Collection[Scene], width: int) -> Table:
