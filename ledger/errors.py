@@ -114,7 +114,8 @@ class BreaksRule(LedgerError):
     code = "breaks_rule"
 
     def __init__(self, subject: str, rule: str) -> None:
-        super().__init__(f"{subject} ({rule})")
+        super().__init__(subject)
+        self.args = (f"{self.code} ({rule}): {subject}",)
         self.rule = rule
 
 

@@ -88,8 +88,8 @@ CREATE TABLE ledger.holds (
     expires_at timestamptz,
     CONSTRAINT pk_holds PRIMARY KEY (pending_id),
     CONSTRAINT ck_holds_state CHECK (state IN ('pending', 'posted', 'voided', 'expired')),
-    CONSTRAINT ck_holds_exceeds_pending_transfer_amount CHECK (remaining_minor >= 0),
-    CONSTRAINT ck_holds_remaining_minor CHECK ((state = 'pending') = (remaining_minor > 0))
+    CONSTRAINT ck_holds_remaining_minor
+        CHECK (CASE WHEN state = 'pending' THEN remaining_minor > 0 ELSE remaining_minor = 0 END)
 ) WITH (fillfactor = 70)
 """
 
@@ -171,6 +171,24 @@ DECLARE
     debit_currency char(3);
     credit_currency char(3);
 BEGIN
+    IF NEW.kind = 'pending' THEN
+        INSERT INTO ledger.holds (pending_id, remaining_minor, expires_at)
+            VALUES (NEW.id, NEW.amount_minor, NEW.expires_at);
+    ELSIF NEW.pending_id IS NOT NULL THEN
+        UPDATE ledger.holds SET
+            remaining_minor = remaining_minor - NEW.released_minor,
+            state = CASE
+                WHEN remaining_minor > NEW.released_minor THEN 'pending'
+                WHEN NEW.kind = 'post' THEN 'posted'
+                WHEN NEW.kind = 'void' THEN 'voided'
+                ELSE 'expired' END
+            WHERE pending_id = NEW.pending_id AND remaining_minor >= NEW.released_minor AND state = 'pending';
+        -- Another row of the same INSERT has taken of it, or closed it.
+        IF NOT FOUND THEN
+            PERFORM ledger.refuse('exceeds_pending_transfer_amount', NEW.id);
+        END IF;
+    END IF;
+
     UPDATE ledger.accounts SET debits_pending = debits_pending + pending, debits_posted = debits_posted + posted
         WHERE id = NEW.debit_account RETURNING currency INTO debit_currency;
     UPDATE ledger.accounts SET credits_pending = credits_pending + pending, credits_posted = credits_posted + posted
@@ -183,24 +201,6 @@ BEGIN
         PERFORM ledger.refuse('accounts_must_have_same_currency', NEW.id);
     ELSIF NEW.currency <> debit_currency THEN
         PERFORM ledger.refuse('transfer_must_have_same_currency_as_accounts', NEW.id);
-    END IF;
-
-    IF NEW.kind = 'pending' THEN
-        INSERT INTO ledger.holds (pending_id, remaining_minor, expires_at)
-            VALUES (NEW.id, NEW.amount_minor, NEW.expires_at);
-    ELSIF NEW.pending_id IS NOT NULL THEN
-        UPDATE ledger.holds SET
-            remaining_minor = remaining_minor - NEW.released_minor,
-            state = CASE
-                WHEN remaining_minor > NEW.released_minor THEN 'pending'
-                WHEN NEW.kind = 'post' THEN 'posted'
-                WHEN NEW.kind = 'void' THEN 'voided'
-                ELSE 'expired' END
-            WHERE pending_id = NEW.pending_id AND state = 'pending';
-        -- Another row of the same INSERT has closed it.
-        IF NOT FOUND THEN
-            PERFORM ledger.refuse('exceeds_pending_transfer_amount', NEW.id);
-        END IF;
     END IF;
     RETURN NULL;
 END $$

@@ -161,7 +161,7 @@ async def test_a_rolled_back_transaction_leaves_nothing_of_its_chain(books: Book
 
 
 async def test_the_same_chain_again_is_replayed_and_moves_nothing(books: Books) -> None:
-    chain = [books.hold(600, expires_at=far()), books.post(200, final=False), books.void()]
+    chain: list[Step] = [books.hold(600, expires_at=far()), books.post(200, final=False), books.void()]
     first = await books.apply(*chain)
     before = await books.sums(books.wallet)
     assert first == [Applied(step.id, False) for step in chain]
