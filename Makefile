@@ -19,7 +19,7 @@ up: $(INSTALLED) softhsm ## start everything and keep it running until Ctrl-C
 	@$(BIN)/durapay up
 
 test: $(INSTALLED) softhsm ## all tests, on real servers
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
 
 check: lint types contracts ## lint, types and import contracts
 

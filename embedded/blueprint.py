@@ -78,6 +78,14 @@ class Blueprint:
         self._values = _values(state, ports, self._postgres.url(DATABASE), self._valkey.url())
 
     @property
+    def addresses(self) -> Addresses:
+        return self._addresses
+
+    def environment(self, zone: Zone) -> dict[str, str]:
+        """The variables of one zone, as its processes get them."""
+        return environment(zone, self._values)
+
+    @property
     def database_url(self) -> str:
         return self._postgres.url(DATABASE)
 
@@ -107,7 +115,7 @@ class Blueprint:
             name,
             *argv,
             log=self._state.log(zone.value),
-            env=environment(zone, self._values),
+            env=self.environment(zone),
             port=port,
             health_url=url,
             cwd=ROOT,

@@ -223,6 +223,8 @@ class Postgres:
             # Under /root, say. Rather than open those folders to all users, the server alone may pass through them.
             capability = _passage_capability()
             options += ["--inh-caps", capability, "--ambient-caps", capability]
+            # access(2), with which initdb looks for its siblings, ignores an ordinary user's capabilities otherwise.
+            options += ["--securebits", "+no_setuid_fixup"]
         return options
 
 
