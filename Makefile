@@ -64,6 +64,7 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON311) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo 'Python 3.11 with its venv module is needed. On Debian: apt-get install python3.11 python3.11-venv' >&2; exit 1; }
 	$(PYTHON311) -m venv .venv
+	@echo 'Installing the locked dependencies, databases and Temporal included; this takes a minute or two.'
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@

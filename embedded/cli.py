@@ -26,6 +26,8 @@ from store.api_keys import create_api_key
 
 _STOP_SECONDS = 60
 _ACCOUNT = "demo"
+# 128 + SIGINT, as shells have it.
+_INTERRUPTED = 130
 
 # In a file or a pipe there is no screen whose width would matter.
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -80,7 +82,7 @@ def demo(port: PortOption = None) -> None:
     if stays_up:
         asyncio.run(tell(Addresses.of(state.kept_ports())))
     else:
-        _run_stack(_port_overrides(port), tell)
+        _run_stack(_port_overrides(port), tell, code_when_stopped=_INTERRUPTED)
 
 
 @app.command()
@@ -151,20 +153,31 @@ def main() -> None:
         _fail(str(error))
 
 
-def _run_stack(overrides: Mapping[str, int], work: Callable[[Addresses], Awaitable[None]]) -> None:
-    """Starts the stack, does `work` on it, and stops it when that is done, on a signal, or when a part fails."""
+def _run_stack(
+    overrides: Mapping[str, int], work: Callable[[Addresses], Awaitable[None]], *, code_when_stopped: int = 0
+) -> NoReturn:
+    """Starts the stack, does `work` on it, and stops it when that is done, on a signal, or when a part fails.
+
+    The process ends with 0 when the work was done, with 1 when something failed, and with `code_when_stopped` on a
+    signal.
+    """
     state = StateFolder.default()
     state.create()
     with state.held():
         ports = state.ports(overrides)
         state.rotate_logs()
-        code = asyncio.run(_serve(state, ports, work))
+        code = asyncio.run(_serve(state, ports, work, code_when_stopped))
     # The Temporal SDK's threads need a moment: ending at once aborts the interpreter now and then.
     sys.stdout.flush()
     os._exit(code)
 
 
-async def _serve(state: StateFolder, ports: Mapping[str, int], work: Callable[[Addresses], Awaitable[None]]) -> int:
+async def _serve(
+    state: StateFolder,
+    ports: Mapping[str, int],
+    work: Callable[[Addresses], Awaitable[None]],
+    code_when_stopped: int,
+) -> int:
     stack = Stack(Blueprint(state, ports).parts(), state, _console)
     told_to_stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -186,7 +199,7 @@ async def _serve(state: StateFolder, ports: Mapping[str, int], work: Callable[[A
     finally:
         _console.print("Stopping …")
         await stack.stop()
-    return 0
+    return code_when_stopped if told_to_stop.is_set() else 0
 
 
 async def _first_done(*tasks: asyncio.Future[Any]) -> None:
