@@ -22,7 +22,7 @@ from config.settings import (
     TemporalSettings,
 )
 from sealing import Sealer
-from store.engine import create_engine
+from store.engine import create_engine, reading
 from temporal.client import connect
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.service import Vault
@@ -45,6 +45,7 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         yield ApiContext(
             settings=settings,
             engine=engine,
+            reader=reading(engine),
             temporal=await connect(TemporalSettings(), CodecSettings(), lazy=True),
             vault=vault,
             sessions=SessionTokens(

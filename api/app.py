@@ -80,7 +80,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastA
 def _add_pages(app: FastAPI) -> None:
     @app.get("/health", include_in_schema=False)
     async def health(request: Request) -> dict[str, str]:
-        async with request.app.state.context.engine.connect() as connection:
+        async with request.app.state.context.reader.connect() as connection:
             await connection.execute(text("SELECT 1"))
         return {"status": "ok"}
 

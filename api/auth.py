@@ -40,7 +40,7 @@ async def authenticate(request: Request, context: Context) -> Principal:
 
 
 async def _by_api_key(context: ApiContext, key: str) -> Principal:
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         owner = await find_owner(connection, key)
     if owner is None:
         raise ApiError("credentials_invalid", "The API key is not valid.")

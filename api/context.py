@@ -16,8 +16,11 @@ from vault.service import Vault
 
 @dataclass(frozen=True, slots=True)
 class ApiContext:
+    """`reader` is the engine for single statements."""
+
     settings: ApiSettings
     engine: AsyncEngine
+    reader: AsyncEngine
     temporal: Client
     vault: Vault
     sessions: SessionTokens

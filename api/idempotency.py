@@ -49,7 +49,7 @@ class Reservation:
 async def reserve(
     engine: AsyncEngine, request: Request, caller: Principal, key: str | None, prefix: str, parameters: dict[str, Any]
 ) -> Reservation:
-    """Reserves `key` for this request.
+    """Reserves `key` for this request, in one statement (`engine` commits each by itself).
 
     `parameters` must hold no card number or security code: a digest of them is stored.
 
@@ -61,7 +61,7 @@ async def reserve(
     if not 1 <= len(key) <= _MAX_LENGTH or not key.isprintable():
         raise ApiError("idempotency_key_invalid", "The key must have 1 to 255 printable characters.", "Idempotency-Key")
     digest = _digest(request, parameters)
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
         found = await connection.execute(
             _RESERVE,
             {
@@ -81,8 +81,8 @@ async def reserve(
 
 
 async def store_answer(engine: AsyncEngine, reservation: Reservation, status: int, body: dict[str, Any]) -> None:
-    """Keeps the first final answer; a later one changes nothing."""
-    async with engine.begin() as connection:
+    """Keeps the first final answer; a later one changes nothing. `engine` commits each statement by itself."""
+    async with engine.connect() as connection:
         await connection.execute(
             _STORE,
             {

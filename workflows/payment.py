@@ -583,7 +583,9 @@ class PaymentWorkflow(DurableSteps):
 
     def _show(self, before: PaymentStatus, status: PaymentStatus) -> None:
         """Search attributes and details for operators. Each upsert costs the server, so only what changed is told."""
-        if before is not status:
+        # An automatic capture follows in the same task and tells more.
+        passing = status is PaymentStatus.AUTHORIZED and self._request.capture_method is CaptureMethod.AUTOMATIC
+        if before is not status and not passing:
             updates: list[SearchAttributeUpdate[Any]] = [PAYMENT_STATUS.value_set(status)]
             if status is PaymentStatus.IN_DOUBT:
                 updates.append(IN_DOUBT_SINCE.value_set(workflow.now()))

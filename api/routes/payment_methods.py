@@ -43,7 +43,7 @@ async def add_card(
     number = body.number.get_secret_value()
     # A digest of the request is stored, so it must not depend on the whole number or on the security code.
     parameters = {**body.model_dump(exclude={"number", "cvc"}), "bin": number[:6], "last4": number[-4:]}
-    reservation = await reserve(context.engine, request, caller, key, PAYMENT_METHOD, parameters)
+    reservation = await reserve(context.reader, request, caller, key, PAYMENT_METHOD, parameters)
     if reservation.response is not None:
         return reservation.response
     card = await _tokenize(context, body)
@@ -54,7 +54,7 @@ async def add_card(
     if shown.status == "pending":
         response.status_code = 202
     else:
-        await store_answer(context.engine, reservation, 201, shown.model_dump(mode="json"))
+        await store_answer(context.reader, reservation, 201, shown.model_dump(mode="json"))
     return shown
 
 
@@ -66,7 +66,7 @@ async def get_payment_method(payment_method_id: str, context: Context, caller: C
 @router.get("", summary="List a user's payment methods")
 async def list_cards(context: Context, caller: Caller, user: str = Query()) -> Page[CardObject]:
     await visible_user(context, caller, user, "user")
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         rows = await list_payment_methods(connection, user)
     data = [card_object(row, context.settings.livemode) for row in rows]
     return Page(url="/v1/payment_methods", has_more=False, data=data)
@@ -76,7 +76,7 @@ async def visible_payment_method(
     context: ApiContext, caller: Principal, payment_method_id: str, param: str | None = None
 ) -> Row:
     """The payment method, if the caller may know of it; otherwise it is missing, whether it exists or not."""
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_payment_method(connection, payment_method_id)
     if row is None or row["account_id"] != caller.account_id or not caller.may_see(row["user_id"]):
         raise missing("payment method", payment_method_id, param)

@@ -82,12 +82,12 @@ async def create_payment(
     if method["status"] != "active":
         code = "payment_method_pending" if method["status"] == "pending" else "payment_method_unusable"
         raise ApiError(code, f"The payment method is {method['status']}.", "payment_method")
-    reservation = await reserve(context.engine, request, caller, key, PAYMENT, body.model_dump(mode="json"))
+    reservation = await reserve(context.reader, request, caller, key, PAYMENT, body.model_dump(mode="json"))
     if reservation.response is not None:
         return reservation.response
     payment = _payment_request(body, method, reservation)
     await authorize_payment(context.temporal, payment, context.settings.wait_seconds)
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_payment(connection, payment.payment_id)
     livemode = context.settings.livemode
     shown = payment_object(row, livemode) if row is not None else accepted_payment(payment, livemode)
@@ -122,7 +122,7 @@ async def list_all_payments(
         created_gte=created_gte,
         created_lt=created_lt,
     )
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         rows, has_more = await list_payments(connection, wanted, PageRequest(limit, starting_after, ending_before))
     data = [payment_object(row, context.settings.livemode) for row in rows]
     return Page(url="/v1/payments", has_more=has_more, data=data)
@@ -198,7 +198,7 @@ async def create_refund(
     payment = await _visible(context, caller, payment_id)
     if body.currency is not None and body.currency != payment["currency"]:
         raise ApiError("parameter_invalid", f"The payment's currency is {payment['currency']}.", "currency")
-    reservation = await reserve(context.engine, request, caller, key, REFUND, body.model_dump(mode="json"))
+    reservation = await reserve(context.reader, request, caller, key, REFUND, body.model_dump(mode="json"))
     if reservation.response is not None:
         return reservation.response
     message = RefundRequest(reservation.resource_id, body.amount_minor, body.reason)
@@ -210,21 +210,21 @@ async def create_refund(
         ),
         context.settings.wait_seconds,
     )
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_refund(connection, reservation.resource_id)
     if row is None:
         raise ApiError("service_unavailable", "The refund is not recorded yet.", retry_after_seconds=2)
     shown = refund_object(row, context.settings.livemode).model_dump(mode="json")
     if row["status"] in ("pending", "in_doubt"):
         return JSONResponse(shown, 202)
-    await store_answer(context.engine, reservation, 201, shown)
+    await store_answer(context.reader, reservation, 201, shown)
     return JSONResponse(shown, 201)
 
 
 @router.get("/payments/{payment_id}/refunds", tags=["Refunds"], summary="List a payment's refunds")
 async def list_payment_refunds(payment_id: str, context: Context, caller: Caller) -> Page[RefundObject]:
     await _visible(context, caller, payment_id)
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         rows = await list_refunds(connection, payment_id)
     data = [refund_object(row, context.settings.livemode) for row in rows]
     return Page(url=f"/v1/payments/{payment_id}/refunds", has_more=False, data=data)
@@ -232,7 +232,7 @@ async def list_payment_refunds(payment_id: str, context: Context, caller: Caller
 
 @router.get("/refunds/{refund_id}", tags=["Refunds"], summary="Retrieve a refund")
 async def get_refund(refund_id: str, context: Context, caller: Caller) -> RefundObject:
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_refund(connection, refund_id)
     if row is None or row["account_id"] != caller.account_id:
         raise missing("refund", refund_id)
@@ -253,7 +253,7 @@ async def _update(
 ) -> Response:
     """One update on a payment's workflow, under the caller's key: the update's id is derived from it."""
     await _visible(context, caller, payment_id)
-    reservation = await reserve(context.engine, request, caller, key, "upd", body.model_dump(mode="json"))
+    reservation = await reserve(context.reader, request, caller, key, "upd", body.model_dump(mode="json"))
     if reservation.response is not None:
         return reservation.response
     done: PaymentSnapshot | None = await update(
@@ -285,15 +285,15 @@ async def _answer(
         case PaymentStatus.BLOCKED:
             error = ApiError("payment_blocked", "The payment was stopped by fraud rules.", extra={"payment": body})
         case _:
-            await store_answer(context.engine, reservation, success, body)
+            await store_answer(context.reader, reservation, success, body)
             return JSONResponse(body, success)
     refusal = error.body(str(request.base_url).rstrip("/"), request.state.request_id)
-    await store_answer(context.engine, reservation, error.status, refusal)
+    await store_answer(context.reader, reservation, error.status, refusal)
     return JSONResponse(refusal, error.status)
 
 
 async def _visible(context: ApiContext, caller: Principal, payment_id: str) -> Row:
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_payment(connection, payment_id)
     if row is None or row["account_id"] != caller.account_id or not caller.may_see(row["user_id"]):
         raise missing("payment", payment_id)

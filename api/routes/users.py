@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1", tags=["Users"])
 async def create_user(
     body: NewUser, request: Request, context: Context, caller: Client, key: KeyHeader = None
 ) -> UserObject | Response:
-    reservation = await reserve(context.engine, request, caller, key, USER, body.model_dump())
+    reservation = await reserve(context.reader, request, caller, key, USER, body.model_dump())
     if reservation.response is not None:
         return reservation.response
     async with context.engine.begin() as connection:
@@ -33,7 +33,7 @@ async def create_user(
         row = await find_user(connection, reservation.resource_id)
     assert row is not None
     user = _user_object(row, context.settings.livemode)
-    await store_answer(context.engine, reservation, 201, user.model_dump(mode="json"))
+    await store_answer(context.reader, reservation, 201, user.model_dump(mode="json"))
     return user
 
 
@@ -68,7 +68,7 @@ async def list_messages(
     starting_after: str | None = None,
 ) -> Page[MessageObject]:
     await visible_user(context, caller, user_id)
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         try:
             found = await inbox.list_messages(connection, user_id, limit, starting_after)
         except NotFound:
@@ -100,7 +100,7 @@ async def mark_message_read(user_id: str, message_id: str, context: Context, cal
 
 async def visible_user(context: ApiContext, caller: Principal, user_id: str, param: str | None = None) -> Row:
     """The user, if the caller may know of it; otherwise it is missing, whether it exists or not."""
-    async with context.engine.connect() as connection:
+    async with context.reader.connect() as connection:
         row = await find_user(connection, user_id)
     if row is None or row["account_id"] != caller.account_id or not caller.may_see(user_id):
         raise missing("user", user_id, param)
