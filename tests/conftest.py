@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import psycopg
 import psycopg.sql
@@ -32,6 +33,9 @@ from temporal.codec import EncryptionCodec
 from temporal.converter import data_converter
 from tests.support.keeper import namespace
 from tests.support.shared import close_run, exclusively, open_run, run_folder, shared_server, worker_index
+
+if TYPE_CHECKING:
+    from tests.support.platform import Access
 
 _TEMPLATE = "durapay_template"
 _CODEC = EncryptionCodec({"test": secrets.token_bytes(32)}, "test")
@@ -128,6 +132,15 @@ async def temporal_client(temporal_address: str) -> Client:
     return await Client.connect(
         temporal_address, namespace=namespace(worker_index()), data_converter=data_converter(_CODEC)
     )
+
+
+@pytest.fixture(scope="session")
+def platform() -> Access:
+    """The run's platform as real processes, for all tests that talk to it as clients do. Accounts keep them apart."""
+    # Imported here: most tests need none of what it needs.
+    from tests.support.platform import shared_platform
+
+    return shared_platform()
 
 
 @pytest_asyncio.fixture

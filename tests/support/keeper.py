@@ -11,12 +11,21 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from domain.errors import DurapayError
-from embedded.servers import Moto, Postgres, Server, Temporal, Valkey
+from embedded.servers import Moto, Postgres, Temporal, Valkey
 from tests.support.shared import worker_count
 
 _DATABASES = 64
+# The Redis indexes of the platforms that run as processes, by name: that of their database and Temporal namespace.
+PLATFORM_DATABASES = {"platform": _DATABASES - 1, "faults": _DATABASES - 2}
+
+
+class Kept(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 def namespace(index: int) -> str:
@@ -24,29 +33,37 @@ def namespace(index: int) -> str:
     return f"test-{index}"
 
 
-def _postgres(folder: Path) -> tuple[Server, Callable[[], dict[str, str]]]:
+def _postgres(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
     server = Postgres(folder / "data", log=folder / "postgres.log", password=secrets.token_urlsafe(16))
     return server, lambda: {"url": server.url("{database}")}
 
 
-def _valkey(folder: Path) -> tuple[Server, Callable[[], dict[str, str]]]:
+def _valkey(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
     password = secrets.token_urlsafe(16)
     server = Valkey(folder / "data", log=folder / "valkey.log", password=password, databases=_DATABASES)
     return server, lambda: {"url": server.url().removesuffix("/0")}
 
 
-def _temporal(folder: Path) -> tuple[Server, Callable[[], dict[str, str]]]:
-    namespaces = [namespace(index) for index in range(worker_count())]
+def _temporal(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
+    namespaces = [*(namespace(index) for index in range(worker_count())), *PLATFORM_DATABASES]
     server = Temporal(folder / "temporal.db", log=folder / "temporal.log", namespaces=namespaces)
     return server, lambda: {"address": server.address}
 
 
-def _moto(folder: Path) -> tuple[Server, Callable[[], dict[str, str]]]:
+def _moto(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
     server = Moto(log=folder / "moto.log")
     return server, lambda: {"endpoint": server.endpoint}
 
 
-SERVERS = {"postgres": _postgres, "valkey": _valkey, "temporal": _temporal, "moto": _moto}
+def _platform(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
+    # Imported here: the other keepers need none of what it needs.
+    from tests.support.platform import Platform
+
+    platform = Platform("platform", folder, PLATFORM_DATABASES["platform"])
+    return platform, platform.addresses
+
+
+SERVERS = {"postgres": _postgres, "valkey": _valkey, "temporal": _temporal, "moto": _moto, "platform": _platform}
 
 
 async def keep(name: str, run: Path, leader: int) -> None:

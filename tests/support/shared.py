@@ -40,9 +40,9 @@ def open_run() -> None:
 
 
 def close_run() -> None:
-    """Stops every server of the run and deletes its folder."""
+    """Stops every server of the run, the latest first, and deletes its folder."""
     folder = run_folder()
-    for file in folder.glob("*.keeper"):
+    for file in sorted(folder.glob("*.keeper"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         # The keeper that a gone leader left may have ended already.
         with contextlib.suppress(ProcessLookupError):
             _end(int(file.read_text()))

@@ -1,0 +1,3 @@
+from tests.support.platform_fixtures import database, network, sandbox, shop, temporal
+
+__all__ = ["database", "network", "sandbox", "shop", "temporal"]
