@@ -53,7 +53,10 @@ def _payments() -> Select[Any]:
 
 
 async def find_payment(connection: AsyncConnection, payment_id: str) -> Row | None:
-    return (await connection.execute(_payments().where(Payment.id == payment_id))).mappings().one_or_none()
+    row: Row | None = (
+        (await connection.execute(_payments().where(Payment.id == payment_id))).mappings().one_or_none()
+    )
+    return row
 
 
 async def list_payments(

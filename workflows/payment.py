@@ -67,6 +67,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.refund import RefundWorkflow
     from workflows.steps import DurableSteps, failure_type
+    from workflows.updates import named_update
 
 
 @workflow.defn(name="payment")
@@ -276,13 +277,13 @@ class PaymentWorkflow(DurableSteps):
 
     # ------------------------------------------------------------------------------------------------------- updates
 
-    @workflow.update(name="authorize")
+    @named_update("authorize")
     async def authorize(self) -> PaymentSnapshot:
         """The payment as soon as it is known how it stands; the caller's early answer."""
         await self._answerable()
         return self.snapshot()
 
-    @workflow.update(name="capture")
+    @named_update("capture")
     async def capture(self, request: CaptureRequest) -> PaymentSnapshot:
         await self._capture(self._capture_amount(request), final=request.final)
         return self.snapshot()
@@ -291,7 +292,7 @@ class PaymentWorkflow(DurableSteps):
     def _may_capture(self, request: CaptureRequest) -> None:
         self._check(PaymentEvent.CAPTURED, self._capture_amount(request))
 
-    @workflow.update(name="void")
+    @named_update("void")
     async def void(self, request: VoidRequest) -> PaymentSnapshot:
         """Release an authorization without captures, or cancel a payment that waits for its payer or a reviewer."""
         event = self._void_event()
@@ -304,7 +305,7 @@ class PaymentWorkflow(DurableSteps):
     def _may_void(self, request: VoidRequest) -> None:
         self._check(self._void_event())
 
-    @workflow.update(name="confirm_step_up")
+    @named_update("confirm_step_up")
     async def confirm_step_up(self, answer: StepUpAnswer) -> PaymentSnapshot:
         """The payer's one-time code. Counted before it is compared; the third wrong one blocks the payment."""
         self._step_up_attempts += 1
@@ -331,7 +332,7 @@ class PaymentWorkflow(DurableSteps):
         if self._step_up_attempts >= STEP_UP_ATTEMPTS:
             raise ApplicationError("no attempt is left", type="step_up_attempts_exceeded")
 
-    @workflow.update(name="review")
+    @named_update("review")
     async def review(self, decision: ReviewDecision) -> PaymentSnapshot:
         """A reviewer's decision on a payment that fraud scoring sent to a person."""
         event = PaymentEvent.REVIEW_APPROVED if decision.approve else PaymentEvent.REVIEW_REJECTED
@@ -346,7 +347,7 @@ class PaymentWorkflow(DurableSteps):
         if not decision.operator.strip() or not decision.reason.strip():
             raise ApplicationError("a review needs an operator and a reason", type="reason_required")
 
-    @workflow.update(name="refund")
+    @named_update("refund")
     async def refund(self, request: RefundRequest) -> RefundSnapshot:
         """Reserve the amount, then give it back through a workflow of the refund's own.
 

@@ -20,6 +20,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporal.search_attributes import NEEDS_ATTENTION
 from workflows.messages import Resolution, ResolveRequest, ResolveResult, RetryRequest
 from workflows.options import FIRST_SELF_RETRY, LONGEST_SELF_RETRY
+from workflows.updates import named_update
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +46,7 @@ class DurableSteps:
         self._background: set[asyncio.Task[None]] = set()
         self._shown_attention: str | None = None
 
-    @workflow.update(name="retry")
+    @named_update("retry")
     async def retry(self, request: RetryRequest) -> None:
         """Try a parked step again (all of them if none is named)."""
         for name in [request.step] if request.step else list(self._steps):
@@ -57,7 +58,7 @@ class DurableSteps:
         if (request.step and request.step not in parked) or not parked:
             raise ApplicationError("no such step waits for a retry", type="step_not_parked")
 
-    @workflow.update(name="resolve")
+    @named_update("resolve")
     async def resolve(self, request: ResolveRequest) -> ResolveResult:
         """Force the outcome of a step: applied when a second, different operator sends the same outcome."""
         step = self._steps[request.step]

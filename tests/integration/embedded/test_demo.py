@@ -54,7 +54,8 @@ def test_no_card_number_is_left_in_a_database_history_cache_journal_or_log(demo:
 
 async def _durapay(state: StateFolder, *arguments: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
-        *(binary("durapay"), *arguments),
+        binary("durapay"),
+        *arguments,
         cwd=ROOT,
         env=os.environ | {"DURAPAY_STATE": str(state.path)},
         stdin=asyncio.subprocess.DEVNULL,
