@@ -34,7 +34,7 @@ OPENED = [
     OpenAccount("asset", USD, "asset", Limit.CREDITS_MUST_NOT_EXCEED_DEBITS),
     OpenAccount("euros", EUR, "bank"),
 ]
-FUNDING = [
+FUNDING: list[Step] = [
     Post("fund", "bank", "wallet", 100, USD, "code", "reference"),
     Post("lend", "asset", "bank", 100, USD, "code", "reference"),
     Pending("h0", "wallet", "bank", 30, USD, "code", "reference"),
