@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import jwt
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.context import ApiContext, Context
 from api.errors import ApiError
@@ -30,7 +31,14 @@ class Principal:
         return self.user_id is None or self.user_id == user_id
 
 
-async def authenticate(request: Request, context: Context) -> Principal:
+_bearer = HTTPBearer(auto_error=False, description="An API key (`sk_…`) or a user's session token")
+
+
+async def authenticate(
+    request: Request,
+    context: Context,
+    _documented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+) -> Principal:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credentials:
         raise ApiError("api_key_missing", "Send an API key or session token as `Authorization: Bearer …`.")

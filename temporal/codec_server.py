@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from google.protobuf import json_format
 from google.protobuf.json_format import ParseError
 from sqlalchemy import text
@@ -31,17 +31,31 @@ from config.settings import CodecServerSettings, CodecSettings, DatabaseSettings
 from store.api_keys import find_owner
 from store.engine import create_engine
 from temporal.client import codec
-from temporal.codec import CodecError, EncryptionCodec
+from temporal.codec import ENCODING, CodecError, EncryptionCodec
 
 _COOKIE = "durapay_codec"
 _SESSION_SECONDS = 8 * 3600
-_LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>durapay: read payloads</title>
-<style>body{{font:16px/1.5 system-ui;max-width:32rem;margin:4rem auto;padding:0 1rem}}
-input,button{{font:inherit;padding:.4rem .6rem;width:100%;box-sizing:border-box;margin:.3rem 0}}</style>
-<h1>Read payloads</h1><p>{message}</p>
+_STYLE = """<style>body{font:16px/1.5 system-ui;max-width:34rem;margin:4rem auto;padding:0 1rem}
+input,button{font:inherit;padding:.4rem .6rem;width:100%;box-sizing:border-box;margin:.3rem 0}
+code{background:#eee;padding:0 .3rem}</style>"""
+_LOGIN_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>durapay: read payloads</title>'
+    + _STYLE.replace("{", "{{").replace("}", "}}")
+    + """<h1>Read payloads</h1><p>{message}</p>
 <form method="post" action="/login"><label>Operator's API key
 <input type="password" name="key" autocomplete="off" required autofocus></label><button>Sign in</button></form>
 <p>Every payload that is decoded is recorded with your key's id.</p></html>"""
+)
+_SIGNED_IN_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>durapay: signed in</title>'
+    + _STYLE.replace("{", "{{").replace("}", "}}")
+    + """<h1>Signed in for eight hours</h1>
+<p>Once for each browser, tell the Temporal UI to send this sign-in along:</p>
+<ol><li>Open the <a href="{ui}">Temporal UI</a> and press the glasses at the top right.</li>
+<li>Choose <em>Use my browser setting</em>, enter <code>{server}</code> and switch on
+<em>Include cross-origin credentials</em>.</li>
+<li>Apply. Inputs, results and details now show in clear.</li></ol></html>"""
+)
 
 
 class Sessions:
@@ -104,7 +118,7 @@ def create_app(engine: AsyncEngine, payload_codec: EncryptionCodec, ui_origin: s
         operator = await _operator(engine, form.get("key", [""])[0])
         if operator is None:
             return HTMLResponse(_LOGIN_PAGE.format(message="That is not an operator's key."), 401)
-        answer = RedirectResponse(ui_origin, 303)
+        answer = HTMLResponse(_SIGNED_IN_PAGE.format(ui=ui_origin, server=str(request.base_url).rstrip("/")))
         answer.set_cookie(_COOKIE, sessions.open(operator), max_age=_SESSION_SECONDS, httponly=True, samesite="strict")
         return answer
 
@@ -114,7 +128,7 @@ def create_app(engine: AsyncEngine, payload_codec: EncryptionCodec, ui_origin: s
         payloads = await _payloads(request)
         await _record(engine, operator, request.headers.get("x-namespace", ""), payloads)
         try:
-            return _answer(await payload_codec.decode(payloads))
+            return _answer([await _readable(payload_codec, payload) for payload in payloads])
         except CodecError as error:
             raise HTTPException(422, str(error)) from error
 
@@ -140,6 +154,14 @@ async def _payloads(request: Request) -> Sequence[Payload]:
         return json_format.Parse(await request.body(), Payloads()).payloads
     except ParseError:
         raise HTTPException(400, "the body is not a list of payloads") from None
+
+
+async def _readable(payload_codec: EncryptionCodec, payload: Payload) -> Payload:
+    # What Temporal itself writes in clear (search attributes, the marker data of local activities) comes along with
+    # the rest. A worker refuses such a payload; a person may see it as it is.
+    if payload.metadata.get("encoding") != ENCODING:
+        return payload
+    return (await payload_codec.decode([payload]))[0]
 
 
 def _answer(payloads: Sequence[Payload]) -> Response:
