@@ -12,6 +12,7 @@ from api.app import create_app
 from api.context import ApiContext
 from api.sessions import SessionTokens
 from config.logs import configure_logging
+from config.runtime import settle
 from config.settings import (
     ApiSettings,
     CodecSettings,
@@ -42,6 +43,7 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         sealer = Sealer(SealingSettings().public_key.get_secret_value())
         vault = Vault(engine, redis, provider, sealer)
         stack.callback(vault.close)
+        settle()
         yield ApiContext(
             settings=settings,
             engine=engine,

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError
 from domain.ids import REQUEST, new_id
 
 _log = logging.getLogger("durapay.api")
@@ -63,7 +63,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_bytes:
-                raise ApiError("body_too_large", f"The body may have {self._max_bytes} bytes at most.")
+                # Not an ApiError: while it reads a body FastAPI lets HTTP exceptions alone pass as they are.
+                raise HTTPException(413, f"The body may have {self._max_bytes} bytes at most.")
             return message
 
         await self._app(scope, bounded, send)

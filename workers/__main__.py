@@ -9,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from config.logs import configure_logging
+from config.runtime import settle
 from config.settings import CodecSettings, TemporalSettings
 from temporal.client import connect
 from temporal.task_queues import TaskQueue
@@ -27,6 +28,7 @@ async def run(queues: list[TaskQueue]) -> None:
         for queue in queues:
             worker = await stack.enter_async_context(open_worker(queue, client, temporal))
             await stack.enter_async_context(worker)
+        settle()
         _log.info("serving %s, build %s", ", ".join(queues), temporal.build_id)
         await stop.wait()
         _log.info("stopping: what runs is finished first")

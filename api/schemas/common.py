@@ -21,6 +21,21 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+def _storable(value: str) -> str:
+    """PostgreSQL keeps neither NUL nor half a surrogate pair (JSON can carry both), so neither gets past this door."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("parameter_invalid", "must be valid Unicode") from None
+    if "\0" in value:
+        raise PydanticCustomError("parameter_invalid", "must not contain the character NUL")
+    return value
+
+
+# Every text that a request carries is one of these.
+Str = Annotated[str, AfterValidator(_storable)]
+
+
 def _known_currency(code: str) -> str:
     if code not in Currency.__members__:
         raise PydanticCustomError("currency_unknown", "must be an ISO 4217 currency code in upper case, such as USD")
@@ -38,12 +53,14 @@ AmountMinor = Annotated[
     int, Field(gt=0, le=999_999_999_999, description="Minor units of the currency, e.g. cents", examples=[1050])
 ]
 Timestamp = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Text = Annotated[Str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
 def _bounded_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if len(metadata) > 50:
         raise PydanticCustomError("metadata_too_large", "may have 50 keys at most")
+    for content in (*metadata, *metadata.values()):
+        _storable(content)
     if any(len(key) > 40 or len(value) > 500 for key, value in metadata.items()):
         raise PydanticCustomError("metadata_too_large", "may have keys of 40 and values of 500 characters at most")
     return metadata

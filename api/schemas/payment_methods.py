@@ -8,19 +8,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import RequestModel, ResponseModel, Timestamp
+from api.schemas.common import RequestModel, ResponseModel, Str, Timestamp
 from domain.cards import card_brand, expired, luhn_valid
 
 
 class NewCard(RequestModel):
     """A card to keep. `number` goes straight into the vault, `cvc` is kept some minutes for the first payment."""
 
-    user: str = Field(examples=["usr_…"])
+    user: Str = Field(examples=["usr_…"])
     number: SecretStr = Field(examples=["4242424242424242"])
     exp_month: Annotated[int, Field(ge=1, le=12, examples=[12])]
     exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2030])]
     cvc: SecretStr | None = Field(default=None, examples=["123"])
-    holder_name: Annotated[str, Field(max_length=100)] | None = None
+    holder_name: Annotated[Str, Field(max_length=100)] | None = None
 
     @field_validator("number")
     @classmethod

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import AmountMinor, CurrencyCode, Metadata, RequestModel, ResponseModel, Text, Timestamp
+from api.schemas.common import AmountMinor, CurrencyCode, Metadata, RequestModel, ResponseModel, Str, Text, Timestamp
+from domain.countries import NUMERIC_BY_ALPHA_2
+
+
+def _known_country(code: str) -> str:
+    if code not in NUMERIC_BY_ALPHA_2:
+        raise PydanticCustomError("parameter_invalid", "must be an ISO 3166-1 alpha-2 country code, such as US")
+    return code
 
 
 class MerchantBody(RequestModel):
@@ -18,13 +25,11 @@ class MerchantBody(RequestModel):
     name: Annotated[str, StringConstraints(min_length=1, max_length=22, pattern=r"^[ -~]+$")] = Field(
         examples=["Corner Coffee"]
     )
-    category_code: Annotated[str, StringConstraints(pattern=r"^\d{4}$")] = Field(
+    category_code: Annotated[str, StringConstraints(pattern=r"^[0-9]{4}$")] = Field(
         description="MCC, ISO 18245", examples=["5814"]
     )
     city: Annotated[str, StringConstraints(max_length=13, pattern=r"^[ -~]*$")] = Field(default="", examples=["Oslo"])
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] = Field(
-        default="US", description="ISO 3166-1 alpha-2"
-    )
+    country: Annotated[str, AfterValidator(_known_country)] = Field(default="US", description="ISO 3166-1 alpha-2")
 
 
 def _ip_address(value: str) -> str:
@@ -34,13 +39,13 @@ def _ip_address(value: str) -> str:
         raise PydanticCustomError("ip_address_invalid", "must be an IPv4 or IPv6 address") from None
 
 
-IpAddress = Annotated[str, AfterValidator(_ip_address)]
+IpAddress = Annotated[Str, AfterValidator(_ip_address)]
 
 
 class DeviceBody(RequestModel):
-    id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    id: Annotated[Str, StringConstraints(min_length=1, max_length=128)] | None = None
     ip_address: IpAddress | None = Field(default=None, examples=["203.0.113.7"])
-    user_agent: Annotated[str, StringConstraints(max_length=512)] | None = None
+    user_agent: Annotated[Str, StringConstraints(max_length=512)] | None = None
 
 
 class LocationBody(RequestModel):
@@ -53,7 +58,7 @@ class LocationBody(RequestModel):
 class NewPayment(RequestModel):
     amount_minor: AmountMinor
     currency: CurrencyCode
-    payment_method: str = Field(examples=["pm_…"])
+    payment_method: Str = Field(examples=["pm_…"])
     merchant: MerchantBody
     capture_method: Literal["automatic", "manual"] = "automatic"
     device: DeviceBody | None = None
@@ -107,7 +112,7 @@ class VoidBody(RequestModel):
 class ConfirmBody(RequestModel):
     """The one-time code that the payer got by SMS."""
 
-    code: Annotated[str, StringConstraints(pattern=r"^\d{6}$")]
+    code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
 
 
 class ReviewBody(RequestModel):
