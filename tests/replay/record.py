@@ -1,0 +1,159 @@
+"""`python -m tests.replay.record [SCENARIO…]`: plays scenarios on real workers and books, and writes their histories.
+
+A history of a build that was deployed is kept beside the new ones, under a name of its own: payments that the build
+started go on for months, on whatever code comes after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+
+from domain.ids import TOKEN, new_id, payment_workflow_id, provisioning_workflow_id, refund_workflow_id
+from domain.outcomes import Acknowledged
+from embedded.servers import binary
+from store.engine import create_engine
+from store.migrate import migrate
+from temporal import search_attributes
+from temporal.search_attributes import NEEDS_ATTENTION
+from temporal.task_queues import TaskQueue
+from tests.replay.codec import replay_converter
+from tests.replay.history_files import save
+from tests.replay.provisioning import open_provisioning
+from tests.replay.scenarios import PAYMENTS, REFUNDS, WINDOWS, Scenario, Stage
+from tests.support.shared import close_run, open_run, shared_server
+from tests.support.world import NOW, Fault, open_world
+from workflows.messages import RetryRequest, TokenProvisioning
+from workflows.token_lifecycle import TokenProvisioningWorkflow
+
+SCENARIOS = {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)} | {"token_provisioning"}
+
+
+async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
+    """Writes the histories of the scenarios that are `wanted`, over those of the same names."""
+    for scenario in PAYMENTS:
+        if wanted(scenario.__name__):
+            await _record_payment(engine, scenario)
+    for scenario in REFUNDS:
+        if wanted(scenario.__name__):
+            await _record_refund(engine, scenario)
+    if wanted("token_provisioning"):
+        await _record_provisioning()
+
+
+async def _record_payment(engine: AsyncEngine, scenario: Scenario) -> None:
+    async with _environment() as environment, open_world(environment.client, engine) as world:
+        await scenario(Stage(world, environment))
+        await world.closed()
+        await _save(f"payment_{scenario.__name__}", environment.client, payment_workflow_id(world.request.payment_id))
+
+
+async def _record_refund(engine: AsyncEngine, scenario: Scenario) -> None:
+    """Both workflows: a refund is a dialogue with its payment's."""
+    async with _environment() as environment, open_world(environment.client, engine) as world:
+        stage = Stage(world, environment)
+        await scenario(stage)
+        await stage.skip(WINDOWS)
+        await world.closed()
+        await _save(scenario.__name__, environment.client, refund_workflow_id(stage.refund_id))
+        await _save(
+            f"payment_with_{scenario.__name__}", environment.client, payment_workflow_id(world.request.payment_id)
+        )
+
+
+async def _record_provisioning() -> None:
+    async with _environment() as environment, open_provisioning(environment.client) as network:
+        handle = await _provision(environment.client)
+        await handle.result()
+        await _save("token_provisioning", environment.client, handle.id)
+
+        network.then(Fault("AdviceRefused", final=True))
+        handle = await _provision(environment.client)
+        await _parked(handle)
+        network.then(Acknowledged(NOW))
+        await handle.execute_update(TokenProvisioningWorkflow.retry, RetryRequest("operator-1", "network.provision"))
+        await handle.result()
+        await _save("token_provisioning_parked_and_retried", environment.client, handle.id)
+
+
+async def _provision(client: Client) -> WorkflowHandle[TokenProvisioningWorkflow, None]:
+    token_id = new_id(TOKEN)
+    return await client.start_workflow(
+        TokenProvisioningWorkflow.run,
+        TokenProvisioning(token_id),
+        id=provisioning_workflow_id(token_id),
+        task_queue=TaskQueue.PAYMENTS,
+    )
+
+
+async def _parked(handle: WorkflowHandle[TokenProvisioningWorkflow, None]) -> None:
+    """Returns when the step waits for an operator, as its search attribute shows."""
+    async with asyncio.timeout(30):
+        while True:
+            description = await handle.describe()
+            if description.typed_search_attributes.get(NEEDS_ATTENTION) is not None:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def _save(name: str, client: Client, workflow_id: str) -> None:
+    save(name, await client.get_workflow_handle(workflow_id).fetch_history())
+    sys.stdout.write(f"{name}\n")
+
+
+@asynccontextmanager
+async def _environment() -> AsyncIterator[WorkflowEnvironment]:
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(binary("temporal-test-server")),
+        data_converter=replay_converter(),
+        # Otherwise the histories would name this machine.
+        identity="recorder",
+    ) as environment:
+        kinds = {
+            name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{kind.upper()}")
+            for name, kind in search_attributes.ALL.items()
+        }
+        await environment.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=environment.client.namespace, search_attributes=kinds)
+        )
+        yield environment
+
+
+async def _with_books(database_url: str, wanted: Callable[[str], bool]) -> None:
+    engine = create_engine(database_url)
+    try:
+        await record(engine, wanted)
+    finally:
+        await engine.dispose()
+
+
+def main(names: Sequence[str]) -> None:
+    unknown = set(names) - SCENARIOS
+    if unknown:
+        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(SCENARIOS))}")
+    # The scenarios' faults are scripted: their tracebacks would only hide a real one.
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
+    open_run()
+    try:
+        database_url = shared_server("postgres")["url"].format(database="postgres")
+        migrate(database_url)
+        asyncio.run(_with_books(database_url, lambda name: not names or name in names))
+    finally:
+        close_run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+    sys.stdout.flush()
+    # The Temporal SDK's threads need a moment: ending at once aborts the interpreter now and then.
+    os._exit(0)
