@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -49,6 +49,9 @@ _ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+# What the framework itself answers, and the limit on bodies.
+_ROUTING_ERRORS = {400: "body_invalid", 404: "route_missing", 405: "method_not_allowed", 413: "body_too_large"}
+
 Lifespan = Callable[[], AbstractAsyncContextManager[ApiContext]]
 
 
@@ -69,6 +72,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastA
         lifespan=lifespan,
         responses=_ERROR_ANSWERS,
         redoc_url=None,
+        dependencies=[Depends(_refuse_nul)],
     )
     for router in (users.router, payment_methods.router, payments.router):
         app.include_router(router)
@@ -77,6 +81,15 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastA
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     app.add_middleware(RequestIds)
     return app
+
+
+def _refuse_nul(request: Request) -> None:
+    """No id holds a NUL, and PostgreSQL would take a statement with one for broken."""
+    if any("\0" in str(value) for value in request.path_params.values()):
+        raise ApiError("resource_missing", "There is nothing under this address.")
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:
+            raise ApiError("parameter_invalid", f"{name}: must not contain the character NUL.", name)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -102,8 +115,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routed(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "route_missing", 405: "method_not_allowed", 400: "body_invalid"}.get(error.status_code)
-        return _answer(request, ApiError(code or "internal_error", str(error.detail)))
+        return _answer(request, ApiError(_ROUTING_ERRORS.get(error.status_code, "internal_error"), str(error.detail)))
 
     @app.exception_handler(DBAPIError)
     async def database_fault(request: Request, error: DBAPIError) -> JSONResponse:

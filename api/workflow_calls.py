@@ -18,8 +18,6 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
@@ -28,8 +26,6 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import CATALOGUE, ApiError, unavailable
 from domain.ids import payment_workflow_id, provisioning_workflow_id
-from domain.payments import PaymentStatus
-from temporal.search_attributes import ACCOUNT_ID, PAYMENT_STATUS
 from temporal.task_queues import TaskQueue
 from workflows.messages import PaymentRequest, TokenProvisioning
 from workflows.payment import PaymentWorkflow
@@ -55,12 +51,6 @@ async def authorize_payment(client: Client, request: PaymentRequest, wait_second
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
-        search_attributes=TypedSearchAttributes(
-            [
-                SearchAttributePair(PAYMENT_STATUS, PaymentStatus.PROCESSING.value),
-                SearchAttributePair(ACCOUNT_ID, request.account_id),
-            ]
-        ),
         static_summary=f"{request.money} at {request.merchant.name}",
     )
     await _within(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from temporalio.common import SearchAttributeKey
 
+# Unset until the first decision: what is processing for a moment is not worth a write of its own. A payment that hangs
+# before that shows as `WorkflowType = 'payment' AND PaymentStatus IS NULL`.
 PAYMENT_STATUS = SearchAttributeKey.for_keyword("PaymentStatus")
 # The step that waits for an operator, e.g. `network.reverse`; unset while nothing does.
 NEEDS_ATTENTION = SearchAttributeKey.for_keyword("NeedsAttention")

@@ -37,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
     from domain.records import PaymentChange, PaymentOpening, RefundRecord
     from domain.refunds import RefundStatus
     from domain.risk import RiskAction, RiskDecision, RiskRequest
-    from temporal.search_attributes import AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
+    from temporal.search_attributes import ACCOUNT_ID, AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
     from workflows.messages import (
         CaptureRequest,
         PaymentRequest,
@@ -588,6 +588,8 @@ class PaymentWorkflow(DurableSteps):
         passing = status is PaymentStatus.AUTHORIZED and self._request.capture_method is CaptureMethod.AUTOMATIC
         if before is not status and not passing:
             updates: list[SearchAttributeUpdate[Any]] = [PAYMENT_STATUS.value_set(status)]
+            if before is PaymentStatus.PROCESSING:
+                updates.append(ACCOUNT_ID.value_set(self._request.account_id))
             if status is PaymentStatus.IN_DOUBT:
                 updates.append(IN_DOUBT_SINCE.value_set(workflow.now()))
                 updates.append(AMOUNT_AT_RISK_MINOR.value_set(self._request.money.amount_minor))

@@ -32,8 +32,9 @@ def _storable(value: str) -> str:
     return value
 
 
-# Every text that a request carries is one of these.
-Str = Annotated[str, AfterValidator(_storable)]
+# Every text of a request has it, unless its pattern says as much already.
+STORABLE = AfterValidator(_storable)
+Str = Annotated[str, STORABLE]
 
 
 def _known_currency(code: str) -> str:
@@ -53,7 +54,7 @@ AmountMinor = Annotated[
     int, Field(gt=0, le=999_999_999_999, description="Minor units of the currency, e.g. cents", examples=[1050])
 ]
 Timestamp = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
-Text = Annotated[Str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), STORABLE]
 
 
 def _bounded_metadata(metadata: dict[str, str]) -> dict[str, str]:

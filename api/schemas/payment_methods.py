@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import RequestModel, ResponseModel, Str, Timestamp
+from api.schemas.common import STORABLE, RequestModel, ResponseModel, Str, Timestamp
 from domain.cards import card_brand, expired, luhn_valid
 
 
@@ -20,7 +20,7 @@ class NewCard(RequestModel):
     exp_month: Annotated[int, Field(ge=1, le=12, examples=[12])]
     exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2030])]
     cvc: SecretStr | None = Field(default=None, examples=["123"])
-    holder_name: Annotated[Str, Field(max_length=100)] | None = None
+    holder_name: Annotated[str, Field(max_length=100), STORABLE] | None = None
 
     @field_validator("number")
     @classmethod

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import AmountMinor, CurrencyCode, Metadata, RequestModel, ResponseModel, Str, Text, Timestamp
+from api.schemas.common import (
+    STORABLE,
+    AmountMinor,
+    CurrencyCode,
+    Metadata,
+    RequestModel,
+    ResponseModel,
+    Str,
+    Text,
+    Timestamp,
+)
 from domain.countries import NUMERIC_BY_ALPHA_2
 
 
@@ -43,9 +53,9 @@ IpAddress = Annotated[Str, AfterValidator(_ip_address)]
 
 
 class DeviceBody(RequestModel):
-    id: Annotated[Str, StringConstraints(min_length=1, max_length=128)] | None = None
+    id: Annotated[str, StringConstraints(min_length=1, max_length=128), STORABLE] | None = None
     ip_address: IpAddress | None = Field(default=None, examples=["203.0.113.7"])
-    user_agent: Annotated[Str, StringConstraints(max_length=512)] | None = None
+    user_agent: Annotated[str, StringConstraints(max_length=512), STORABLE] | None = None
 
 
 class LocationBody(RequestModel):

@@ -8,7 +8,7 @@ import phonenumbers
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import RequestModel, ResponseModel, Str, Text, Timestamp
+from api.schemas.common import STORABLE, RequestModel, ResponseModel, Text, Timestamp
 
 
 def _e164(value: str) -> str:
@@ -21,7 +21,7 @@ def _e164(value: str) -> str:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
-Email = Annotated[Str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}$", max_length=254)]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}$", max_length=254), STORABLE]
 Phone = Annotated[str, StringConstraints(max_length=32), AfterValidator(_e164)]
 
 
@@ -53,7 +53,7 @@ class SessionObject(ResponseModel):
 
 
 class NewPushToken(RequestModel):
-    token: Annotated[Str, StringConstraints(min_length=8, max_length=4096)]
+    token: Annotated[str, StringConstraints(min_length=8, max_length=4096), STORABLE]
     platform: Literal["ios", "android", "web"]
 
 
