@@ -183,4 +183,3 @@ class _OnSharedServers(Blueprint):
             await program.process.until_healthy(lambda: polls(client, zone.value, pid=program.process.pid))
 
         return replace(part, then=until_it_polls)
-

@@ -101,7 +101,9 @@ class Shop:
         user = await self.add_user(**fields)
         return Wallet(user, await self.add_card(user["id"], number))
 
-    async def pay(self, card_id: str, amount_minor: Any = 2000, *, key: str | None = "", **fields: Any) -> httpx.Response:
+    async def pay(
+        self, card_id: str, amount_minor: Any = 2000, *, key: str | None = "", **fields: Any
+    ) -> httpx.Response:
         return await self.post("/v1/payments", order(card_id, amount_minor, **fields), key=key)
 
     async def authorized(self, card_id: str, amount_minor: int = 2000) -> Json:
