@@ -88,11 +88,13 @@ class Notifier:
             recipient = await self._recipients(connection, notification.user_id)
             if recipient is None:
                 return DeliveryReport(dict.fromkeys(channels, Outcome.NOT_REACHABLE))
+            reachable = [name for name in channels if self._channels[name].addresses(recipient)]
             # Texts are made before anything is claimed: one that cannot be made leaves nothing half done.
-            messages = {name: _outgoing(notification, name, recipient) for name in channels}
-            standing = await claim(connection, notification, channels, self._lease)
+            messages = {name: _outgoing(notification, name, recipient) for name in reachable}
+            standing = await claim(connection, notification, reachable, self._lease)
 
-        results: dict[ChannelName, Outcome | _Owed] = {
+        results: dict[ChannelName, Outcome | _Owed] = dict.fromkeys(channels, Outcome.NOT_REACHABLE)
+        results |= {
             name: _known_outcome(state, reason) for name, (state, reason) in standing.states.items() if name in channels
         }
         sent = await _side_by_side([self._send(held, messages[held.channel], recipient) for held in standing.claims])
