@@ -21,6 +21,8 @@ _BRAND_RANGES: tuple[tuple[str, int, int, frozenset[int]], ...] = (
     ("unionpay", 62, 62, frozenset({16, 17, 18, 19})),
 )
 
+_SHORTEST = min(min(lengths) for *_, lengths in _BRAND_RANGES)
+
 
 def luhn_check_digit(payload: str) -> str:
     """The check digit for the digits `payload` (ISO/IEC 7812-1, annex B)."""
@@ -52,5 +54,10 @@ def expired(exp_year: int, exp_month: int, today: date) -> bool:
 
 
 def masked(number: str) -> str:
-    """`424242••••••4242`: the first six and last four digits, the most that PCI DSS 3.4.1 lets a person see."""
+    """`424242••••••4242`: the first six and last four digits, the most that PCI DSS 3.4.1 lets a person see.
+
+    What has fewer digits than any card number is masked as a whole.
+    """
+    if len(number) < _SHORTEST:
+        return "•" * len(number)
     return f"{number[:6]}{'•' * (len(number) - 10)}{number[-4:]}"

@@ -15,7 +15,7 @@ class Money:
     """`amount_minor` minor units of `currency` (1050 USD is $10.50, 1050 JPY is ¥1050).
 
     Raises:
-        TypeError: `amount_minor` is not an int (a bool is refused too).
+        TypeError: `amount_minor` is not an int (a bool is refused too), or `currency` is a mere text.
         ValueError: it is negative or longer than the twelve digits of ISO 8583 DE4.
     """
 
@@ -25,6 +25,8 @@ class Money:
     def __post_init__(self) -> None:
         if type(self.amount_minor) is not int:
             raise TypeError("amount_minor must be an integer of minor units")
+        if not isinstance(self.currency, Currency):
+            raise TypeError("currency must be a Currency")
         if not 0 <= self.amount_minor <= MAX_AMOUNT_MINOR:
             raise ValueError(f"amount_minor must lie between 0 and {MAX_AMOUNT_MINOR}")
 
