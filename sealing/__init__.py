@@ -65,10 +65,13 @@ class Unsealer:
         if private_key is None:
             raise SealBroken("the box is sealed for another key")
         try:
-            plaintext = _SUITE.decrypt(base64.b64decode(encoded), private_key, info=_info(purpose, identifier))
+            sealed = base64.b64decode(encoded, validate=True)
+            content = json.loads(_SUITE.decrypt(sealed, private_key, info=_info(purpose, identifier)))
         except (InvalidTag, ValueError):
             raise SealBroken("the box cannot be opened") from None
-        content: dict[str, str] = json.loads(plaintext)
+        # Whoever has the public key can close a box around anything.
+        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+            raise SealBroken("the box holds something else")
         return content
 
 
