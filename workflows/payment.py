@@ -354,6 +354,8 @@ class PaymentWorkflow(DurableSteps):
         Answers with what is known after some seconds; the refund goes on behind.
         """
         amount_minor = self._refund_amount(request)
+        # Of refunds accepted together, an earlier one may have taken what this one wants.
+        self._check(PaymentEvent.REFUND_RESERVED, amount_minor)
         snapshot = RefundSnapshot(
             request.refund_id, RefundStatus.PENDING, Money(amount_minor, self._request.money.currency)
         )

@@ -156,6 +156,8 @@ class DurableSteps:
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
+                if task.cancelled():  # not the workflow's cancellation: its life itself is being taken down
+                    raise
                 workflow.logger.warning("a cancellation was refused: use the workflow's own updates")
 
 
