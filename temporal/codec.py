@@ -46,18 +46,18 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
         for identifier, key in keys.items():
             if len(key) != _KEY_BYTES:
                 raise ValueError(f"codec key {identifier!r} must be {_KEY_BYTES} bytes long")
-        self._ciphers = {identifier: AESGCM(key) for identifier, key in keys.items()}
-        self._active_key_id = active_key_id
-        self._namespace = ""
-        self._workflow_id = ""
+        self._ciphers = {identifier.encode(): AESGCM(key) for identifier, key in keys.items()}
+        self._active_key_id = active_key_id.encode()
+        self._namespace = b""
+        self._workflow_id = b""
 
     def with_context(self, context: SerializationContext) -> Self:
         """This codec, bound to the workflow that a payload belongs to."""
         bound = self.__class__.__new__(self.__class__)
         bound.__dict__.update(self.__dict__)
         if isinstance(context, WorkflowSerializationContext | ActivitySerializationContext):
-            bound._namespace = context.namespace
-            bound._workflow_id = context.workflow_id or ""
+            bound._namespace = context.namespace.encode()
+            bound._workflow_id = (context.workflow_id or "").encode()
         return bound
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
@@ -69,9 +69,9 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
     def _encrypt(self, payload: Payload) -> Payload:
         metadata = {
             "encoding": ENCODING,
-            "key-id": self._active_key_id.encode(),
-            "namespace": self._namespace.encode(),
-            "workflow-id": self._workflow_id.encode(),
+            "key-id": self._active_key_id,
+            "namespace": self._namespace,
+            "workflow-id": self._workflow_id,
         }
         nonce = os.urandom(_NONCE_BYTES)
         cipher = self._ciphers[self._active_key_id]
@@ -82,10 +82,10 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
         metadata = payload.metadata
         if metadata.get("encoding") != ENCODING:
             raise CodecError("the payload is not encrypted")
-        cipher = self._ciphers.get(metadata.get("key-id", b"").decode())
+        cipher = self._ciphers.get(metadata.get("key-id", b""))
         if cipher is None:
             raise CodecError("the payload is encrypted with an unknown key")
-        owner = metadata.get("workflow-id", b"").decode()
+        owner = metadata.get("workflow-id", b"")
         if self._workflow_id and owner and owner != self._workflow_id:
             raise CodecError("the payload belongs to another workflow")
         nonce, ciphertext = payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:]

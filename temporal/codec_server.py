@@ -169,7 +169,7 @@ def _answer(payloads: Sequence[Payload]) -> Response:
 
 
 async def _record(engine: AsyncEngine, operator: str, namespace: str, payloads: Sequence[Payload]) -> None:
-    workflows = sorted({payload.metadata.get("workflow-id", b"").decode() for payload in payloads})
+    workflows = sorted({payload.metadata.get("workflow-id", b"").decode(errors="replace") for payload in payloads})
     async with engine.begin() as connection:
         await connection.execute(
             text(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
@@ -22,7 +22,12 @@ from temporalio.converter import (
     JSONProtoPayloadConverter,
 )
 
+from domain.errors import DurapayError
 from temporal.codec import EncryptionCodec
+
+
+class PayloadInvalid(DurapayError):
+    """A payload is not what the receiving side's type hint says. The message names fields, never what they hold."""
 
 
 @functools.cache
@@ -34,7 +39,7 @@ class StrictJSONPayloadConverter(EncodingPayloadConverter):
     """JSON by pydantic's core, validated strictly against the type hint of the receiving side.
 
     Raises:
-        pydantic.ValidationError: what came is not what the type hint says.
+        PayloadInvalid: what came is not what the type hint says.
     """
 
     @property
@@ -45,7 +50,19 @@ class StrictJSONPayloadConverter(EncodingPayloadConverter):
         return Payload(metadata={"encoding": self.encoding.encode()}, data=to_json(value))
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        return _adapter(type_hint if type_hint is not None else Any).validate_json(payload.data, strict=True)
+        try:
+            return _adapter(type_hint if type_hint is not None else Any).validate_json(payload.data, strict=True)
+        except ValidationError as error:
+            raise PayloadInvalid(_problems(error)) from None
+
+
+def _problems(error: ValidationError) -> str:
+    """Where and what: pydantic's own text repeats the input, which may be a one-time code or somebody's name."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    places = (".".join(str(part) for part in detail["loc"]) for detail in details)
+    return f"{error.title}: " + "; ".join(
+        f"{place}: {detail['msg']}" for place, detail in zip(places, details, strict=True)
+    )
 
 
 class StrictPayloadConverter(CompositePayloadConverter):
