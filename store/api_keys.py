@@ -60,7 +60,7 @@ async def find_owner(connection: AsyncConnection, key: str) -> KeyOwner | None:
     """Whose key this is; None for an unknown, revoked or malformed one."""
     _, _, rest = key.split("_", 2) if key.count("_") >= 2 else ("", "", "")
     name, secret = rest[:_NAME_LENGTH], rest[_NAME_LENGTH:]
-    if len(name) != _NAME_LENGTH or len(secret) != _SECRET_LENGTH:
+    if len(name) != _NAME_LENGTH or len(secret) != _SECRET_LENGTH or not (key.isascii() and key.isprintable()):
         return None
     found = await connection.execute(
         text("SELECT account_id, role, secret_hash FROM platform.api_keys WHERE id = :id AND revoked_at IS NULL"),

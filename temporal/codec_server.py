@@ -152,7 +152,7 @@ async def _operator(engine: AsyncEngine, key: str) -> str | None:
 async def _payloads(request: Request) -> Sequence[Payload]:
     try:
         return json_format.Parse(await request.body(), Payloads()).payloads
-    except ParseError:
+    except (ParseError, UnicodeDecodeError, RecursionError):
         raise HTTPException(400, "the body is not a list of payloads") from None
 
 
