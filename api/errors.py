@@ -9,11 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.logs import redacted
+
 API_ERROR = "api_error"
 CARD_ERROR = "card_error"
 IDEMPOTENCY_ERROR = "idempotency_error"
 INVALID_REQUEST = "invalid_request_error"
 AUTHENTICATION_ERROR = "authentication_error"
+
+_LONGEST_MESSAGE = 300
+_LONGEST_PARAM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +92,15 @@ class ApiError(Exception):
         return CATALOGUE[self.code].status
 
     def body(self, base_url: str, request_id: str) -> dict[str, Any]:
+        """What the caller gets. Parameters are named by whoever sent them, and ids come back as they came: should a
+        card number be among them, it goes no further."""
         return {
             "error": {
                 "type": CATALOGUE[self.code].type,
                 "code": self.code,
                 "decline_code": self.decline_code,
-                "message": self.message,
-                "param": self.param,
+                "message": redacted(self.message)[:_LONGEST_MESSAGE],
+                "param": redacted(self.param)[:_LONGEST_PARAM] if self.param else None,
                 "doc_url": f"{base_url}/errors#{self.code}",
                 "request_id": request_id,
                 **self.extra,
