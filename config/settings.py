@@ -7,10 +7,30 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretBytes, SecretStr
+from pydantic import BeforeValidator, Field, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from domain.errors import DurapayError
+
+
+class SettingsInvalid(DurapayError):
+    """One line for each variable that is missing or malformed: its name and what is wrong, never what was given."""
+
+
+class _Settings(BaseSettings):
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsInvalid("\n".join(self._problems(error))) from None
+
+    @classmethod
+    def _problems(cls, error: ValidationError) -> list[str]:
+        prefix = cls.model_config.get("env_prefix", "")
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        return [f"{prefix}{detail['loc'][0]}".upper() + f": {detail['msg']}" for detail in details]
 
 
 def _from_base64(value: object) -> object:
@@ -21,15 +41,23 @@ def _keyring(value: object) -> object:
     """`id:base64,id:base64` → {id: key}."""
     if not isinstance(value, str):
         return value
-    pairs = (entry.partition(":") for entry in value.split(","))
-    return {identifier.strip(): base64.b64decode(key, validate=True) for identifier, _, key in pairs}
+    keys: dict[str, bytes] = {}
+    for entry in value.split(","):
+        identifier, colon, key = (part.strip() for part in entry.partition(":"))
+        if not colon or not identifier:
+            raise ValueError("each key is written as id:base64")
+        if identifier in keys:
+            raise ValueError("two keys have the same id")
+        keys[identifier] = base64.b64decode(key, validate=True)
+    return keys
 
 
-Base64Bytes = Annotated[SecretBytes, BeforeValidator(_from_base64)]
-Keyring = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_keyring)]
+_Key = Annotated[SecretBytes, Field(min_length=32, max_length=32)]
+Base64Key = Annotated[_Key, BeforeValidator(_from_base64)]
+Keyring = Annotated[dict[str, _Key], NoDecode, BeforeValidator(_keyring)]
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(_Settings):
     """PostgreSQL. `url` is a SQLAlchemy URL (`postgresql+psycopg://…`)."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_DATABASE_")
@@ -39,13 +67,13 @@ class DatabaseSettings(BaseSettings):
     pool_size: int = Field(default=8, ge=1, le=100)
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(_Settings):
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_REDIS_")
 
     url: SecretStr
 
 
-class TemporalSettings(BaseSettings):
+class TemporalSettings(_Settings):
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_TEMPORAL_")
 
     address: str
@@ -54,7 +82,7 @@ class TemporalSettings(BaseSettings):
     build_id: str = "development"
 
 
-class CodecSettings(BaseSettings):
+class CodecSettings(_Settings):
     """Data keys (32 bytes each) of the payload codec, by id. New payloads use `active_key_id`."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CODEC_")
@@ -63,7 +91,7 @@ class CodecSettings(BaseSettings):
     active_key_id: str
 
 
-class HsmSettings(BaseSettings):
+class HsmSettings(_Settings):
     """The PKCS#11 token. Only the vault worker and the API process, which adds cards, have these."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_HSM_")
@@ -75,23 +103,23 @@ class HsmSettings(BaseSettings):
     sessions: int = Field(default=2, ge=1, le=64)
 
 
-class SealingSettings(BaseSettings):
+class SealingSettings(_Settings):
     """The public half (X25519, base64) of the network worker's key: whoever has it can only close boxes."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_SEALING_")
 
-    public_key: Base64Bytes
+    public_key: Base64Key
 
 
-class UnsealingSettings(BaseSettings):
+class UnsealingSettings(_Settings):
     """The private half (X25519, base64). The network worker alone has it."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_UNSEALING_")
 
-    private_key: Base64Bytes
+    private_key: Base64Key
 
 
-class NetworkSettings(BaseSettings):
+class NetworkSettings(_Settings):
     """The link to the card network."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_NETWORK_")
@@ -105,13 +133,13 @@ class NetworkSettings(BaseSettings):
     tls_ca_file: Path | None = None
 
 
-class FraudSettings(BaseSettings):
+class FraudSettings(_Settings):
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_FRAUD_")
 
     model_dir: Path = Path(__file__).parent.parent / "fraud" / "artifacts"
 
 
-class NotifySettings(BaseSettings):
+class NotifySettings(_Settings):
     """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_NOTIFY_")
@@ -129,7 +157,7 @@ class NotifySettings(BaseSettings):
     ses_endpoint: str | None = None
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(_Settings):
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_API_")
 
     host: str = "127.0.0.1"
@@ -147,15 +175,15 @@ class ApiSettings(BaseSettings):
     livemode: bool = False
 
 
-class StepUpSettings(BaseSettings):
+class StepUpSettings(_Settings):
     """The secret (32 bytes, base64) from which the one-time codes of step-ups are derived (RFC 4226)."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_STEP_UP_")
 
-    secret: Base64Bytes
+    secret: Base64Key
 
 
-class CodecServerSettings(BaseSettings):
+class CodecServerSettings(_Settings):
     """The server through which the Temporal UI reads payloads. `ui_origin` alone may call it from a browser."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CODEC_SERVER_")
