@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from fraud import geo
 from fraud.events import PaymentEvent
@@ -28,6 +29,8 @@ from fraud.windows import (
     Snapshot,
     Velocity,
 )
+
+_T = TypeVar("_T")
 
 # (time, key, cents, card). The key makes it unique and orders payments of the same millisecond as Redis does.
 Entry = tuple[int, str, int, str]
@@ -76,7 +79,11 @@ class Timeline:
         self._entries: list[Entry] = []
 
     def add(self, event: PaymentEvent) -> Velocity:
-        insort(self._entries, (event.at_ms, f"{event.cents}|{event.card}|{event.payment}", event.cents, event.card))
+        entry = (event.at_ms, f"{event.cents}|{event.card}|{event.payment}", event.cents, event.card)
+        position = bisect_left(self._entries, entry)
+        # Its answer may be forgotten while the payment itself is still here.
+        if self._entries[position : position + 1] != [entry]:
+            self._entries.insert(position, entry)
         oldest = self._entries[-1][0] - _LONGEST_MS
         stale = bisect_right(self._entries, oldest, key=lambda entry: entry[0])
         del self._entries[: max(stale, len(self._entries) - TIMELINE_PAYMENTS)]
@@ -132,54 +139,87 @@ class _Profile:
 
     since_ms: int | None = None
     last_ms: int | None = None
-    touched_ms: int = 0
     anchor: Anchor | None = None
     history: list[int] = field(default_factory=list)
     known: Known = field(default_factory=Known)
 
 
+class _Kept(Generic[_T]):
+    """Things by their key. One that nobody touched for longer than `ttl_ms` is forgotten, as a key in Redis is."""
+
+    __slots__ = ("_make", "_things", "_ttl_ms")
+
+    def __init__(self, make: Callable[[], _T], ttl_ms: int) -> None:
+        self._make = make
+        self._ttl_ms = ttl_ms
+        self._things: dict[str, tuple[int, _T]] = {}
+
+    def find(self, key: str, now_ms: int) -> _T | None:
+        kept = self._things.get(key)
+        return kept[1] if kept is not None and now_ms - kept[0] <= self._ttl_ms else None
+
+    def touch(self, key: str, now_ms: int) -> _T:
+        """What is kept under `key`, for another `ttl_ms` from now; a new one where there is none."""
+        found = self.find(key, now_ms)
+        thing = self._make() if found is None else found
+        self._things[key] = (now_ms, thing)
+        return thing
+
+
 class StreamingState:
-    """Takes payments one by one, in any order, and gives each its picture of the past. One payment id counts once."""
+    """Takes payments one by one, in any order, and gives each its picture of the past. One payment id counts once.
+
+    Windows go by the payments' own times; forgetting goes by a clock, as in Redis. The clock shows when the newest
+    payment arrived and never goes back. Without an `arrived_ms` a payment arrives at its own time: that plays a stored
+    stream. With one, a payment dated far ahead makes nothing be forgotten.
+    """
 
     def __init__(self) -> None:
-        self._timelines: dict[str, Timeline] = {}
-        self._merchants: dict[str, MerchantVolume] = {}
-        self._profiles: dict[str, _Profile] = {}
-        self._declines: dict[str, list[tuple[int, str]]] = {}
+        self._now_ms = 0
+        self._timelines = _Kept(Timeline, TIMELINE_TTL_MS)
+        self._merchants = _Kept(MerchantVolume, TIMELINE_TTL_MS)
+        self._profiles = _Kept(_Profile, PROFILE_TTL_MS)
+        self._declines = _Kept[list[tuple[int, str]]](list, TIMELINE_TTL_MS)
         self._answers: OrderedDict[str, tuple[int, Snapshot]] = OrderedDict()
 
-    def observe(self, event: PaymentEvent) -> Snapshot:
-        """Counts `event`, once, and gives its picture; asked again, the same one."""
+    def observe(self, event: PaymentEvent, arrived_ms: int | None = None) -> Snapshot:
+        """Counts `event`, once, and gives its picture; asked again within `TIMELINE_TTL_MS`, the same one."""
+        self._advance(event, arrived_ms)
+        # The clock never goes back, so the first answer is the oldest.
+        while self._answers and self._now_ms - next(iter(self._answers.values()))[0] > TIMELINE_TTL_MS:
+            self._answers.popitem(last=False)
         answered = self._answers.get(event.payment)
         if answered is not None:
             return answered[1]
         snapshot = self._count(event)
-        self._answers[event.payment] = (event.at_ms, snapshot)
-        while self._answers and next(iter(self._answers.values()))[0] < event.at_ms - TIMELINE_TTL_MS:
-            self._answers.popitem(last=False)
+        self._answers[event.payment] = (self._now_ms, snapshot)
         return snapshot
 
-    def record_decline(self, event: PaymentEvent) -> None:
+    def record_decline(self, event: PaymentEvent, arrived_ms: int | None = None) -> None:
         """Counts the issuer's "no" to `event`, once."""
+        self._advance(event, arrived_ms)
         for key in _decline_keys(event):
             if key:
-                declines = self._declines.setdefault(key, [])
+                declines = self._declines.touch(key, self._now_ms)
                 if (event.at_ms, event.payment) not in declines:
                     insort(declines, (event.at_ms, event.payment))
                     del declines[:-DECLINES]
 
+    def _advance(self, event: PaymentEvent, arrived_ms: int | None) -> None:
+        self._now_ms = max(self._now_ms, event.at_ms if arrived_ms is None else arrived_ms)
+
     def _count(self, event: PaymentEvent) -> Snapshot:
         at_ms = event.at_ms
-        card = self._profile(f"card:{event.card}", at_ms)
-        user = self._profile(f"user:{event.user}", at_ms)
-        device = self._profile(f"device:{event.device}", at_ms) if event.device else _Profile()
+        card = self._profiles.touch(f"card:{event.card}", self._now_ms)
+        user = self._profiles.touch(f"user:{event.user}", self._now_ms)
+        device = self._profiles.touch(f"device:{event.device}", self._now_ms) if event.device else _Profile()
         card_declines, device_declines, ip_declines = self._declined(event)
         snapshot = Snapshot(
             card=self._velocity(f"card:{event.card}", event),
             user=self._velocity(f"user:{event.user}", event),
             device=self._velocity(f"device:{event.device}", event) if event.device else NOTHING,
             ip=self._velocity(f"ip:{event.ip}", event) if event.ip else NOTHING,
-            merchant=self._merchants.setdefault(event.merchant, MerchantVolume()).add(event),
+            merchant=self._merchants.touch(event.merchant, self._now_ms).add(event),
             card_declines=card_declines,
             device_declines=device_declines,
             ip_declines=ip_declines,
@@ -196,26 +236,21 @@ class StreamingState:
             history=tuple(card.history),
         )
         for profile in (card, user, device):
-            _touch(profile, at_ms)
+            _remember(profile, at_ms)
         card.history.insert(0, event.cents)
         del card.history[HISTORY_AMOUNTS:]
         card.anchor = next_anchor(card.anchor, event)
         return snapshot
 
     def _velocity(self, key: str, event: PaymentEvent) -> Velocity:
-        return self._timelines.setdefault(key, Timeline()).add(event)
-
-    def _profile(self, key: str, at_ms: int) -> _Profile:
-        profile = self._profiles.get(key)
-        if profile is None or at_ms - profile.touched_ms > PROFILE_TTL_MS:
-            profile = self._profiles[key] = _Profile()
-        return profile
+        return self._timelines.touch(key, self._now_ms).add(event)
 
     def _declined(self, event: PaymentEvent) -> list[int]:
-        return [
-            sum(0 <= event.at_ms - time < DECLINE_WINDOW_MS for time, _ in self._declines.get(key, ())) if key else 0
-            for key in _decline_keys(event)
-        ]
+        return [self._declines_before(event.at_ms, key) if key else 0 for key in _decline_keys(event)]
+
+    def _declines_before(self, at_ms: int, key: str) -> int:
+        declines = self._declines.find(key, self._now_ms) or ()
+        return sum(0 <= at_ms - time < DECLINE_WINDOW_MS for time, _ in declines)
 
 
 def next_anchor(anchor: Anchor | None, event: PaymentEvent) -> Anchor | None:
@@ -231,11 +266,10 @@ def next_anchor(anchor: Anchor | None, event: PaymentEvent) -> Anchor | None:
     return Anchor(event.place, event.at_ms)
 
 
-def _touch(profile: _Profile, at_ms: int) -> None:
+def _remember(profile: _Profile, at_ms: int) -> None:
     profile.known.trim()
     profile.since_ms = at_ms if profile.since_ms is None else profile.since_ms
     profile.last_ms = at_ms if profile.last_ms is None else max(at_ms, profile.last_ms)
-    profile.touched_ms = max(at_ms, profile.touched_ms)
 
 
 def _decline_keys(event: PaymentEvent) -> tuple[str | None, str | None, str | None]:

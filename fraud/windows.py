@@ -39,8 +39,9 @@ KNOWN_THINGS = 128
 DECLINES = 64
 DECLINE_WINDOW_MS = HOUR_MS
 
-# How long Redis keeps what nobody touches. A payment is remembered for longer than the longest window, or asking
-# again would count it again.
+# How long is kept what nobody touches; by the clock, not by the payments' own times: one payment dated far ahead or
+# late changes nothing of it. A payment is remembered for longer than the longest window, or asking again would count
+# it again.
 TIMELINE_TTL_MS = 8 * DAY_MS
 PROFILE_TTL_MS = 180 * DAY_MS
 

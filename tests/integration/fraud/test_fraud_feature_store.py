@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -14,7 +14,7 @@ from fraud.events import PaymentEvent, Place
 from fraud.features import feature_values
 from fraud.state import StreamingState
 from fraud.store import FeatureStore
-from fraud.windows import HISTORY_AMOUNTS, KNOWN_THINGS, TIMELINE_PAYMENTS
+from fraud.windows import DAY_MS, HISTORY_AMOUNTS, KNOWN_THINGS, MINUTE_MS, TIMELINE_PAYMENTS, TIMELINE_TTL_MS
 
 _START_MS = 1_780_000_000_000
 
@@ -57,8 +57,32 @@ def _event(number: int = 0, at_ms: int = _START_MS) -> PaymentEvent:
     return PaymentEvent(f"p{number}", "c", "u", "m", 5411, 100 + number, at_ms, "d", "i", Place(40.7, -74.0))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# How long nothing arrives. Sums of them are never a lifetime to the millisecond: real time goes on beside them.
+_pauses = st.sampled_from((0, 0, 0, *(days * DAY_MS + MINUTE_MS for days in (1, 3, 7, 8, 90, 180))))
+
+_against_redis = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+async def _let_pass(redis: Redis, prefix: str, pause_ms: int) -> None:
+    """Brings the end of every key nearer, as if `pause_ms` had gone by."""
+    keys = await redis.keys(f"{prefix}:*")
+    async with redis.pipeline() as pipeline:
+        for key in keys:
+            pipeline.pttl(key)
+        left = await pipeline.execute()
+        for key, left_ms in zip(keys, left, strict=True):
+            pipeline.pexpire(key, left_ms - pause_ms)
+        await pipeline.execute()
+
+
+@_against_redis
 @given(events=_streams(), declined=st.booleans())
+@example(events=[_event(0), _event(1, _START_MS + TIMELINE_TTL_MS + 1), _event(0)], declined=False)
+@example(events=[_event(0), _event(1, _START_MS + 181 * DAY_MS), _event(2)], declined=True)
 async def test_redis_and_memory_give_the_same_pictures_of_any_stream(
     redis: Redis, events: list[PaymentEvent], declined: bool
 ) -> None:
@@ -66,10 +90,29 @@ async def test_redis_and_memory_give_the_same_pictures_of_any_stream(
     for event in events:
         if declined:
             await store.record_decline(event)
-            state.record_decline(event)
-        kept, computed = await store.observe(event), state.observe(event)
+            state.record_decline(event, arrived_ms=_START_MS)
+        kept, computed = await store.observe(event), state.observe(event, arrived_ms=_START_MS)
         assert kept == computed
         assert feature_values(event, kept) == feature_values(event, computed)
+
+
+@_against_redis
+@given(stream=_streams().flatmap(lambda events: st.tuples(*(st.tuples(_pauses, st.just(event)) for event in events))))
+@example(stream=((0, _event(0)), (5 * DAY_MS, _event(1)), (4 * DAY_MS, _event(0))))
+@example(stream=((0, _event(0)), (9 * DAY_MS, _event(1)), (181 * DAY_MS, _event(2))))
+async def test_redis_and_memory_forget_alike_whenever_payments_arrive(
+    redis: Redis, stream: tuple[tuple[int, PaymentEvent], ...]
+) -> None:
+    prefix, now_ms = secrets.token_hex(6), _START_MS
+    store, state = FeatureStore(redis, prefix=prefix), StreamingState()
+    for number, (pause_ms, event) in enumerate(stream):
+        now_ms += pause_ms
+        if pause_ms:
+            await _let_pass(redis, prefix, pause_ms)
+        assert await store.observe(event) == state.observe(event, arrived_ms=now_ms)
+        if number % 2:
+            await store.record_decline(event)
+            state.record_decline(event, arrived_ms=now_ms)
 
 
 async def test_the_twins_agree_where_memory_is_full(redis: Redis) -> None:

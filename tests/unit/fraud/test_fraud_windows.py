@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud.events import PaymentEvent, Place
 from fraud.features import FEATURE_NAMES, feature_values
 from fraud.state import StreamingState, next_anchor
-from fraud.windows import DAY_MS, HOUR_MS, MERCHANT_CELLS_MS, MINUTE_MS, WINDOWS_MS, Anchor, Velocity
+from fraud.windows import (
+    DAY_MS,
+    HOUR_MS,
+    MERCHANT_CELLS_MS,
+    MINUTE_MS,
+    PROFILE_TTL_MS,
+    TIMELINE_TTL_MS,
+    WINDOWS_MS,
+    Anchor,
+    Velocity,
+)
 
 _START_MS = 1_780_000_000_000
+# A busy machine is no failure.
+_unhurried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _HOME, _SYDNEY = Place(40.71, -74.01), Place(-33.87, 151.21)
 
 
@@ -44,6 +56,7 @@ def _naive(seen: Sequence[PaymentEvent], now: PaymentEvent, window: int) -> list
     return [event for event in seen if now.at_ms - window < event.at_ms <= now.at_ms]
 
 
+@_unhurried
 @given(_streams(ordered=True))
 def test_a_window_holds_exactly_the_payments_of_its_length_before_the_payment(events: list[PaymentEvent]) -> None:
     state = StreamingState()
@@ -56,6 +69,7 @@ def test_a_window_holds_exactly_the_payments_of_its_length_before_the_payment(ev
         assert user.cards_24h == len({found.card for found in inside[2]})
 
 
+@_unhurried
 @given(_streams(ordered=True))
 def test_a_merchants_window_covers_its_length_and_at_most_one_cell_more(events: list[PaymentEvent]) -> None:
     state = StreamingState()
@@ -66,6 +80,7 @@ def test_a_merchants_window_covers_its_length_and_at_most_one_cell_more(events: 
             assert count <= len(_naive(events[: index + 1], event, window + cell))
 
 
+@_unhurried
 @given(_streams(span_ms=WINDOWS_MS[3]), st.data())
 def test_a_payment_asked_about_again_counts_nothing_and_sees_the_same_past(
     events: list[PaymentEvent], data: st.DataObject
@@ -79,6 +94,7 @@ def test_a_payment_asked_about_again_counts_nothing_and_sees_the_same_past(
         assert often.observe(event) == expected
 
 
+@_unhurried
 @given(_streams(ordered=True), _streams(ordered=True))
 def test_features_at_a_time_do_not_change_when_later_payments_are_added(
     events: list[PaymentEvent], later: list[PaymentEvent]
@@ -92,7 +108,7 @@ def test_features_at_a_time_do_not_change_when_later_payments_are_added(
     assert replayed[: len(rows)] == rows
 
 
-@settings(max_examples=50)
+@_unhurried
 @given(_streams(ordered=True), st.integers(1, WINDOWS_MS[3]))
 def test_later_payments_that_arrive_early_are_in_no_window(events: list[PaymentEvent], ahead: int) -> None:
     now = _payment(1000, _START_MS)
@@ -103,6 +119,7 @@ def test_later_payments_that_arrive_early_are_in_no_window(events: list[PaymentE
     assert (found.user, found.ip) == (expected.user, expected.ip)
 
 
+@_unhurried
 @given(st.permutations(range(8)))
 def test_the_order_of_arrival_does_not_change_what_the_windows_hold_in_the_end(order: list[int]) -> None:
     state = StreamingState()
@@ -123,6 +140,31 @@ def test_a_payment_leaves_a_window_at_exactly_its_length() -> None:
 def test_an_absent_device_has_no_velocity() -> None:
     past = StreamingState().observe(_payment(0, _START_MS, device=None, ip=None))
     assert past.device == past.ip == Velocity()
+
+
+def test_a_payment_dated_far_ahead_makes_nothing_be_forgotten() -> None:
+    state = StreamingState()
+    first = state.observe(_payment(0, _START_MS), arrived_ms=_START_MS)
+    state.observe(_payment(1, _START_MS + 2 * PROFILE_TTL_MS), arrived_ms=_START_MS)
+    assert state.observe(_payment(0, _START_MS), arrived_ms=_START_MS) == first
+    assert state.observe(_payment(2, _START_MS), arrived_ms=_START_MS).history == (1000, 1000)
+
+
+def test_an_answer_and_a_card_are_forgotten_by_the_clock() -> None:
+    state, payment = StreamingState(), _payment(0, _START_MS)
+    first = state.observe(payment, arrived_ms=_START_MS)
+    assert state.observe(payment, arrived_ms=_START_MS + TIMELINE_TTL_MS) == first
+    again = state.observe(payment, arrived_ms=_START_MS + TIMELINE_TTL_MS + 1)
+    assert again.history == (1000,)
+    much_later = _START_MS + TIMELINE_TTL_MS + 2 + PROFILE_TTL_MS
+    assert state.observe(_payment(1, much_later), arrived_ms=much_later).history == ()
+
+
+def test_a_payment_that_comes_again_after_its_answer_is_forgotten_is_in_its_windows_once() -> None:
+    state = StreamingState()
+    for number, arrived_days in ((0, 0), (1, 5), (0, 9)):
+        past = state.observe(_payment(number, _START_MS), arrived_ms=_START_MS + arrived_days * DAY_MS)
+    assert past.card.counts == (2, 2, 2, 2)
 
 
 def test_declines_are_counted_once_for_an_hour() -> None:
