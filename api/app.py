@@ -28,9 +28,9 @@ _log = logging.getLogger("durapay.api")
 _DESCRIPTION = """
 Card payments as durable workflows. Amounts are integers of minor units, ids carry their kind, times are RFC 3339 UTC.
 
-Authenticate with `Authorization: Bearer …`: an API key (`sk_…`), or a session token of one user. Every POST takes an
-`Idempotency-Key`; sending it again does nothing twice. Errors have one shape, and every code is explained at
-[`/errors`](/errors).
+Authenticate with `Authorization: Bearer …`: an API key (`sk_…`), or a session token of one user. Every POST that makes
+or moves something takes an `Idempotency-Key`; sending it again does nothing twice. Errors have one shape, and every
+code is explained at [`/errors`](/errors).
 """
 
 _ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {

@@ -64,7 +64,7 @@ _CATALOGUE = (
     ErrorCode("payment_method_unusable", 409, INVALID_REQUEST, "The payment method was removed or suspended."),
     ErrorCode("payment_unexpected_state", 409, INVALID_REQUEST, "The payment's state does not allow this."),
     ErrorCode("payment_partly_captured", 409, INVALID_REQUEST, "What was captured is refunded, not voided."),
-    ErrorCode("payment_closed", 409, INVALID_REQUEST, "The payment is closed; its refund window has passed."),
+    ErrorCode("payment_closed", 409, INVALID_REQUEST, "The payment has ended; nothing more can be done with it."),
     ErrorCode("step_up_code_incorrect", 422, INVALID_REQUEST, "The one-time code is wrong; attempts are limited."),
     ErrorCode("step_up_attempts_exceeded", 409, INVALID_REQUEST, "No attempt is left; the payment was stopped."),
     ErrorCode("reason_required", 422, INVALID_REQUEST, "An operator's decision needs a reason."),

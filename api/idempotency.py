@@ -36,13 +36,14 @@ KeyHeader = Annotated[
 class Reservation:
     """One caller's key. `resource_id` is derived from it, so whatever it makes has the same id each time.
 
-    `response` is the stored final answer, if there is one.
+    `fresh` says that this is the key's first use; `response` is the stored final answer, if there is one.
     """
 
     principal: str
     key: str
     resource_id: str
     created_at: datetime
+    fresh: bool
     response: Response | None
 
 
@@ -77,7 +78,7 @@ async def reserve(
     stored = None
     if row.response_status is not None:
         stored = JSONResponse(row.response_body, row.response_status, headers={"Idempotent-Replayed": "true"})
-    return Reservation(caller.name, key, row.resource_id, row.created_at, stored)
+    return Reservation(caller.name, key, row.resource_id, row.created_at, row.fresh, stored)
 
 
 async def store_answer(engine: AsyncEngine, reservation: Reservation, status: int, body: dict[str, Any]) -> None:
@@ -104,7 +105,7 @@ INSERT INTO platform.idempotency_keys AS existing (principal, key, request_hash,
 VALUES (:principal, :key, :hash, :resource_id)
 -- The no-op update makes the row come back whether it is new or not.
 ON CONFLICT (principal, key) DO UPDATE SET resource_id = existing.resource_id
-RETURNING request_hash, resource_id, response_status, response_body, created_at
+RETURNING request_hash, resource_id, response_status, response_body, created_at, xmax = 0 AS fresh
 """)
 
 _STORE = text("""

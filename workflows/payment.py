@@ -87,6 +87,9 @@ class PaymentWorkflow(DurableSteps):
         self._step_up_attempts = 0
         self._refunds: dict[str, RefundSnapshot] = {}
         self._late_answers: list[LateAnswer] = []
+        self._captures_advised = 0
+        self._shown_status = PaymentStatus.PROCESSING
+        self._shown_at_risk_minor = 0
 
     # ------------------------------------------------------------------------------------------ the way of a payment
 
@@ -232,8 +235,9 @@ class PaymentWorkflow(DurableSteps):
         await self._change(
             PaymentEvent.AUTHORIZED,
             outcome.amount_minor,
-            approval_code=outcome.approval_code,
-            rrn=outcome.rrn,
+            # Two operators who vouch for an authorization have neither.
+            approval_code=outcome.approval_code or None,
+            rrn=outcome.rrn or None,
             capture_before=self._capture_before,
         )
         self._notify("payment_authorized", "authorized")
@@ -467,8 +471,8 @@ class PaymentWorkflow(DurableSteps):
                 lambda: workflow.execute_local_activity_method(LedgerActivities.record, change, **LOCAL_STEP),
             )
             self._standing_hold = recorded.standing_hold
-            before, self._recorded = self._recorded, payment
-            self._show(before.status, payment.status)
+            self._recorded = payment
+            self._show()
 
     async def _capture(self, amount_minor: int, *, final: bool) -> None:
         self._captures += 1
@@ -487,6 +491,7 @@ class PaymentWorkflow(DurableSteps):
             lambda: workflow.execute_activity_method(NetworkActivities.capture, command, **NETWORK_ADVICE),
             {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
+        self._captures_advised += 1
 
     def _release_at_network(self) -> None:
         """Reverses an approved authorization behind the answer: our books have let it go already."""
@@ -514,6 +519,8 @@ class PaymentWorkflow(DurableSteps):
             authorization_key=self._effect("authorize"),
             money=snapshot.money,
         )
+        # The network refuses to give back what it has not heard was taken.
+        await workflow.wait_condition(lambda: self._captures_advised == self._captures)
         result = await self._until_done(
             f"refund:{snapshot.refund_id}",
             lambda: workflow.execute_child_workflow(
@@ -540,6 +547,7 @@ class PaymentWorkflow(DurableSteps):
     async def _refund_changed(self, event: PaymentEvent, snapshot: RefundSnapshot, amount_minor: int = 0) -> None:
         await self._change(event, amount_minor, refund=self._refund_record(snapshot))
         self._refunds[snapshot.refund_id] = snapshot
+        self._show()
 
     def _refund_record(self, snapshot: RefundSnapshot, reason: str | None = None) -> RefundRecord:
         return RefundRecord(
@@ -584,21 +592,35 @@ class PaymentWorkflow(DurableSteps):
             # The windows live in Redis, which may be lost: while it is down payments are blocked anyway.
             workflow.logger.warning("a decline was not counted: %s", failure_type(error))
 
-    def _show(self, before: PaymentStatus, status: PaymentStatus) -> None:
+    def _show(self) -> None:
         """Search attributes and details for operators. Each upsert costs the server, so only what changed is told."""
+        status = self._recorded.status
         # An automatic capture follows in the same task and tells more.
         passing = status is PaymentStatus.AUTHORIZED and self._request.capture_method is CaptureMethod.AUTOMATIC
-        if before is not status and not passing:
-            updates: list[SearchAttributeUpdate[Any]] = [PAYMENT_STATUS.value_set(status)]
-            if before is PaymentStatus.PROCESSING:
+        updates: list[SearchAttributeUpdate[Any]] = []
+        if status is not self._shown_status and not passing:
+            updates.append(PAYMENT_STATUS.value_set(status))
+            if self._shown_status is PaymentStatus.PROCESSING:
                 updates.append(ACCOUNT_ID.value_set(self._request.account_id))
-            if status is PaymentStatus.IN_DOUBT:
-                updates.append(IN_DOUBT_SINCE.value_set(workflow.now()))
-                updates.append(AMOUNT_AT_RISK_MINOR.value_set(self._request.money.amount_minor))
-            elif before is PaymentStatus.IN_DOUBT:
-                updates += [IN_DOUBT_SINCE.value_unset(), AMOUNT_AT_RISK_MINOR.value_unset()]
+            self._shown_status = status
+        at_risk = self._at_risk_minor()
+        if at_risk != self._shown_at_risk_minor:
+            updates += (
+                [IN_DOUBT_SINCE.value_set(workflow.now()), AMOUNT_AT_RISK_MINOR.value_set(at_risk)]
+                if at_risk
+                else [IN_DOUBT_SINCE.value_unset(), AMOUNT_AT_RISK_MINOR.value_unset()]
+            )
+            self._shown_at_risk_minor = at_risk
+        if updates:
             workflow.upsert_search_attributes(updates)
         self._show_details()
+
+    def _at_risk_minor(self) -> int:
+        """What nobody can vouch for: the payment's own amount, or that of its refunds in doubt."""
+        if self._recorded.status is PaymentStatus.IN_DOUBT:
+            return self._request.money.amount_minor
+        doubted = (refund for refund in self._refunds.values() if refund.status is RefundStatus.IN_DOUBT)
+        return sum(refund.money.amount_minor for refund in doubted)
 
     def _show_details(self) -> None:
         payment = self._recorded

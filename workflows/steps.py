@@ -8,6 +8,7 @@ different operators give it by `resolve`, where the step allows one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -110,6 +111,8 @@ class DurableSteps:
                     pause = min(pause * 2, LONGEST_SELF_RETRY)
             if step.resolution is not None:
                 attempt.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ActivityError, ChildWorkflowError):
+                    await attempt
                 return resolutions[step.resolution]
 
     async def _park(self, name: str, step: _Step, error: ActivityError | ChildWorkflowError, pause: timedelta) -> None:

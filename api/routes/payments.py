@@ -86,17 +86,18 @@ async def create_payment(
     if reservation.response is not None:
         return reservation.response
     payment = _payment_request(body, method, reservation)
-    await authorize_payment(context.temporal, payment, context.settings.wait_seconds)
-    async with context.reader.connect() as connection:
-        row = await find_payment(connection, payment.payment_id)
-    livemode = context.settings.livemode
-    shown = payment_object(row, livemode) if row is not None else accepted_payment(payment, livemode)
+    # A key that was used before may belong to a payment that is decided, whose workflow Temporal has forgotten.
+    row = None if reservation.fresh else await _find(context, payment.payment_id)
+    if row is None or PaymentStatus(row["status"]) in UNDECIDED:
+        await authorize_payment(context.temporal, payment, context.settings.wait_seconds)
+        row = await _find(context, payment.payment_id)
+    shown = accepted_payment(payment, context.settings.livemode) if row is None else _shown(context, caller, row)
     return await _answer(context, request, reservation, shown)
 
 
 @router.get("/payments/{payment_id}", summary="Retrieve a payment")
 async def get_payment(payment_id: str, context: Context, caller: Caller) -> PaymentObject:
-    return payment_object(await _visible(context, caller, payment_id), context.settings.livemode)
+    return _shown(context, caller, await _visible(context, caller, payment_id))
 
 
 @router.get("/payments", summary="List payments, newest first")
@@ -124,7 +125,7 @@ async def list_all_payments(
     )
     async with context.reader.connect() as connection:
         rows, has_more = await list_payments(connection, wanted, PageRequest(limit, starting_after, ending_before))
-    data = [payment_object(row, context.settings.livemode) for row in rows]
+    data = [_shown(context, caller, row) for row in rows]
     return Page(url="/v1/payments", has_more=has_more, data=data)
 
 
@@ -264,7 +265,7 @@ async def _update(
         ),
         context.settings.wait_seconds,
     )
-    shown = payment_object(await _visible(context, caller, payment_id), context.settings.livemode)
+    shown = _shown(context, caller, await _visible(context, caller, payment_id))
     if done is None:
         return JSONResponse(shown.model_dump(mode="json"), 202)
     return await _answer(context, request, reservation, shown, success=200)
@@ -292,9 +293,21 @@ async def _answer(
     return JSONResponse(refusal, error.status)
 
 
-async def _visible(context: ApiContext, caller: Principal, payment_id: str) -> Row:
+def _shown(context: ApiContext, caller: Principal, row: Row) -> PaymentObject:
+    payment = payment_object(row, context.settings.livemode)
+    if caller.user_id is not None:
+        # Whoever pays need not learn what the fraud rules look at.
+        payment.risk = payment.status_reason = None
+    return payment
+
+
+async def _find(context: ApiContext, payment_id: str) -> Row | None:
     async with context.reader.connect() as connection:
-        row = await find_payment(connection, payment_id)
+        return await find_payment(connection, payment_id)
+
+
+async def _visible(context: ApiContext, caller: Principal, payment_id: str) -> Row:
+    row = await _find(context, payment_id)
     if row is None or row["account_id"] != caller.account_id or not caller.may_see(row["user_id"]):
         raise missing("payment", payment_id)
     return row

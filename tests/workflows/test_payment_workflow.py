@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from domain.network import LateAnswer
-from domain.outcomes import DoubtReason, NeverSent, Unknown
+from domain.outcomes import Acknowledged, DoubtReason, NeverSent, Unknown
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
-from tests.support.world import CODES, Fault, World, approved, declined
+from tests.support.world import CODES, NOW, Fault, World, approved, declined
 from workflows.messages import (
     CaptureRequest,
     RefundRequest,
@@ -419,3 +422,67 @@ async def test_a_refund_of_an_uncaptured_payment_is_refused(world: World) -> Non
     await _refused(
         "payment_unexpected_state", world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_x", 100))
     )
+
+
+async def test_a_refund_waits_until_the_network_has_heard_of_the_capture(world: World) -> None:
+    heard = asyncio.Event()
+
+    async def wait(_: Any) -> Any:
+        await heard.wait()
+        return Acknowledged(NOW)
+
+    world.outside.capture.then(wait)
+    await _captured(world)
+    identifier = f"{world.request.payment_id}-early"
+    refund = asyncio.create_task(world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(identifier, 100)))
+    await world.until(lambda _: bool(world.outside.capture.calls))
+    assert world.outside.refund.calls == []
+    heard.set()
+    assert (await refund).status in (RefundStatus.SUCCEEDED, RefundStatus.PENDING)
+    await world.until(lambda snapshot: snapshot.amount_refunded_minor == 100)
+
+
+# ------------------------------------------------------------------------------------------------- what operators see
+
+
+async def _attributes(world: World) -> dict[str, Any]:
+    # Read raw: the time-skipping server keeps an attribute that was unset as a null, which the SDK cannot read.
+    service = world.client.workflow_service
+    execution = WorkflowExecution(workflow_id=world.handle.id)
+    request = DescribeWorkflowExecutionRequest(namespace=world.client.namespace, execution=execution)
+    described = await service.describe_workflow_execution(request)
+    fields = described.workflow_execution_info.search_attributes.indexed_fields
+    values = {name: json.loads(payload.data or b"null") for name, payload in fields.items()}
+    return {name: value for name, value in values.items() if value not in (None, [])}
+
+
+async def test_an_automatically_captured_payment_shows_its_account_and_status(world: World) -> None:
+    await _captured(world)
+    attributes = await _attributes(world)
+    assert attributes["AccountId"] == world.request.account_id
+    assert attributes["PaymentStatus"] == "captured"
+
+
+async def test_money_in_doubt_shows_its_amount_until_the_doubt_is_over(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    await _parked(world, "network.reverse")
+    attributes = await _attributes(world)
+    assert attributes["AmountAtRiskMinor"] == 1050
+    assert attributes["NeedsAttention"] == "network.reverse"
+    assert "InDoubtSince" in attributes
+    word = ResolveRequest("operator-1", "network.reverse", Resolution.AUTHORIZED, "seen in the issuer's report")
+    await world.handle.execute_update(PaymentWorkflow.resolve, word)
+    await world.handle.execute_update(PaymentWorkflow.resolve, replace(word, operator="operator-2"))
+    await world.until_status(S.CAPTURED)
+    assert set(await _attributes(world)) == {"AccountId", "PaymentStatus"}
+
+
+async def test_a_refund_in_doubt_shows_its_amount(world: World) -> None:
+    await _captured(world)
+    world.outside.refund.then(Unknown(DoubtReason.TIMEOUT))
+    world.outside.reverse.then(Fault("AdviceRefused", final=True))
+    identifier = f"{world.request.payment_id}-doubted"
+    await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(identifier, 400))
+    assert (await _attributes(world))["AmountAtRiskMinor"] == 400
