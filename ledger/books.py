@@ -46,13 +46,24 @@ class PaymentBooks:
         self._engine = engine
 
     async def open(self, opening: PaymentOpening) -> Recorded:
-        """Inserts the payment with its risk decision and its first event, and holds the amount if asked to."""
-        hold_id = f"{opening.payment_id}:hold" if opening.hold else None
+        """Inserts the payment with its risk decision and its first event, and holds the amount if asked to.
+
+        A workflow whose worker died before it could remember the opening judges the payment anew, and the decision may
+        be another one: then this one counts, and the answer names the hold that really stands.
+
+        Raises:
+            OutOfOrder: another payment has this id.
+        """
+        hold_id = _hold_id(opening)
+        parameters = _opening_parameters(opening)
         async with self._engine.begin() as connection:
-            inserted = await connection.execute(_OPEN, _opening_parameters(opening))
-            if inserted.first() is not None and hold_id is not None:
+            inserted = (await connection.execute(_OPEN, parameters)).first() is not None
+            if not inserted and not await _judged_anew(connection, parameters):
+                return Recorded(await _held(connection, hold_id))
+            if opening.hold:
                 await apply(connection, _hold(opening, hold_id))
-        return Recorded(standing_hold=hold_id)
+                return Recorded(hold_id)
+            return Recorded(None if inserted else await _held(connection, hold_id))
 
     async def record(self, change: PaymentChange) -> Recorded:
         """Brings the payment to `change.version` with the ledger entries of its event.
@@ -129,6 +140,10 @@ def _refund_entries(change: PaymentChange, refund: RefundRecord, owed: OpenAccou
             return [VoidPending(f"{refund.refund_id}:release", reserve, change.payment_id)]
 
 
+def _hold_id(opening: PaymentOpening) -> str:
+    return f"{opening.payment_id}:hold"
+
+
 def _hold(opening: PaymentOpening, hold_id: str) -> list[Step]:
     currency = opening.money.currency
     owed = receivable(currency)
@@ -140,12 +155,35 @@ def _hold(opening: PaymentOpening, hold_id: str) -> list[Step]:
     ]
 
 
+async def _judged_anew(connection: AsyncConnection, parameters: dict[str, Any]) -> bool:
+    """Whether the payment that is recorded has gone no further than its opening; then it takes the newer decision."""
+    found = (await connection.execute(_OPENED, parameters)).one()
+    if not found.same:
+        raise OutOfOrder(f"{parameters['payment_id']} is the id of another payment")
+    if found.version > 1:
+        return False
+    await connection.execute(_JUDGE_ANEW, parameters)
+    return True
+
+
+async def _held(connection: AsyncConnection, hold_id: str) -> str | None:
+    found = await connection.execute(text("SELECT id FROM ledger.transfers WHERE id = :id"), {"id": hold_id})
+    identifier: str | None = found.scalar()
+    return identifier
+
+
 async def _require_recorded(connection: AsyncConnection, change: PaymentChange) -> None:
+    """Refuses `change` unless it is the one that stands under its version: the same event, amount, state and refund."""
     found = await connection.execute(
-        text("SELECT type FROM platform.outbox WHERE subject_id = :subject AND subject_sequence = :sequence"),
+        text("SELECT type, data FROM platform.outbox WHERE subject_id = :subject AND subject_sequence = :sequence"),
         {"subject": change.payment_id, "sequence": change.version},
     )
-    if found.scalar() != f"payment.{change.event}":
+    recorded, data = found.first(), _event_data(change)
+    if (
+        recorded is None
+        or recorded.type != f"payment.{change.event}"
+        or any(recorded.data.get(name) != data[name] for name in ("status", "amount_minor", "refund_id"))
+    ):
         raise OutOfOrder(f"{change.payment_id} cannot take {change.event} as its event {change.version}")
 
 
@@ -169,6 +207,27 @@ WITH payment AS (
     SELECT :event_id, id, 1, 'payment.created', CAST(:event_data AS jsonb) FROM payment
 )
 SELECT id FROM payment
+""")
+
+_OPENED = text("""
+SELECT
+    version,
+    (account_id, user_id, payment_method_id, amount_minor, currency, merchant) = (
+        :account_id, :user_id, :payment_method_id, :amount_minor, :currency, CAST(:merchant AS jsonb)) AS same
+FROM platform.payments WHERE id = :payment_id
+FOR UPDATE
+""")
+
+_JUDGE_ANEW = text("""
+UPDATE platform.risk_decisions SET
+    action = :risk_action,
+    score = :risk_score,
+    reasons = :risk_reasons,
+    rules_version = :rules_version,
+    model_version = :model_version,
+    features = CAST(:features AS jsonb),
+    degraded = :degraded
+WHERE payment_id = :payment_id
 """)
 
 _RECORD = text("""
@@ -249,16 +308,18 @@ def _change_parameters(change: PaymentChange) -> dict[str, Any]:
         "at": change.occurred_at,
         "event_id": _event_id(change.payment_id, change.version),
         "event_type": f"payment.{change.event}",
-        "event_data": json.dumps(
-            {
-                "status": payment.status,
-                "amount_minor": change.amount_minor,
-                "currency": payment.money.currency,
-                "decline_code": change.decline_code,
-                "reason": change.status_reason,
-                "refund_id": change.refund.refund_id if change.refund else None,
-            }
-        ),
+        "event_data": json.dumps(_event_data(change)),
+    }
+
+
+def _event_data(change: PaymentChange) -> dict[str, Any]:
+    return {
+        "status": change.payment.status,
+        "amount_minor": change.amount_minor,
+        "currency": change.payment.money.currency,
+        "decline_code": change.decline_code,
+        "reason": change.status_reason,
+        "refund_id": change.refund.refund_id if change.refund else None,
     }
 
 
