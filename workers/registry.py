@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
@@ -13,6 +14,10 @@ from temporal.task_queues import TaskQueue
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
+
+# A worker that died is no longer waited for after this long; the default is ten seconds. A worker that is only slow
+# loses its cache of that workflow, which costs a replay.
+_STICKY_TIMEOUT = timedelta(seconds=3)
 
 WORKFLOWS: Sequence[type] = (PaymentWorkflow, RefundWorkflow, TokenProvisioningWorkflow)
 
@@ -40,6 +45,7 @@ def payments_worker(client: Client, activities: Sequence[Callable[..., Any]], bu
         workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(10),
         nonsticky_to_sticky_poll_ratio=0.5,
         max_concurrent_local_activities=64,
+        sticky_queue_schedule_to_start_timeout=_STICKY_TIMEOUT,
     )
 
 
