@@ -13,7 +13,7 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from temporal.codec import ENCODING
-from tests.replay.changed_workflows import AuthorizesBeforeTheRiskIsKnown, WaitsFirst
+from tests.replay.changed_workflows import AuthorizesBeforeTheRiskIsKnown, OmitsTheAdvice, WaitsFirst
 from tests.replay.codec import replay_converter
 from tests.replay.history_files import load, names, workflow_type
 from workers.registry import WORKFLOWS, sandbox
@@ -28,7 +28,7 @@ async def test_a_recorded_history_replays(name: str) -> None:
     await _replayer(WORKFLOWS).replay_workflow(load(name))
 
 
-@pytest.mark.parametrize("changed", [WaitsFirst, AuthorizesBeforeTheRiskIsKnown])
+@pytest.mark.parametrize("changed", [WaitsFirst, OmitsTheAdvice, AuthorizesBeforeTheRiskIsKnown])
 async def test_a_change_of_a_running_workflow_is_found(changed: type) -> None:
     with pytest.raises(NondeterminismError):
         await _replayer([changed]).replay_workflow(load("payment_automatic_capture"))
