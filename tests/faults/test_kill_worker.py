@@ -211,6 +211,30 @@ async def test_a_dropped_connection_leaves_a_doubt_that_is_reversed(shop: Shop, 
     assert authorization["state"] == "reversed"
 
 
+async def test_a_refund_whose_answer_is_lost_is_reversed_and_may_be_made_again(
+    shop: Shop, network: Network, wallet: Wallet, books: Books
+) -> None:
+    payment = await shop.captured(wallet.card_id, AMOUNT)
+    await until(lambda: _captured_minor(network, payment), lambda taken: taken == AMOUNT)
+    path = f"/v1/payments/{payment['id']}/refunds"
+    await network.set_faults(drop_answers=1)
+    answer = await shop.post(path, {"amount_minor": AMOUNT})
+    assert (answer.status_code, answer.json()["status"]) == (202, "in_doubt")
+    # Until it is known what became of it, its amount cannot be given once more.
+    refused = await shop.post(path, {"amount_minor": AMOUNT})
+    assert refused.status_code in (201, 202, 422)
+    refund = await shop.outcome(f"/v1/refunds/{answer.json()['id']}")
+    assert (refund["status"], refund["failure_code"]) == ("failed", "reversed_after_doubt")
+    if refused.status_code == 422:
+        assert refused.json()["error"]["code"] == "amount_too_large"
+        again = await shop.post(path, {"amount_minor": AMOUNT})
+        refund = await shop.outcome(f"/v1/refunds/{again.json()['id']}")
+        assert refund["status"] == "succeeded"
+    [authorization] = (await network.journal(payment["id"]))["authorizations"]
+    assert authorization["refunded_minor"] == AMOUNT
+    await books.check(payment["id"])
+
+
 async def test_while_the_network_cannot_be_reached_nothing_is_sent_and_nothing_charged(
     shop: Shop, network: Network, wallet: Wallet, books: Books
 ) -> None:

@@ -39,6 +39,21 @@ async def test_a_payment_is_authorized_captured_in_part_and_refunded_in_part(sho
     assert (authorization["captured_minor"], authorization["refunded_minor"]) == (4000, 1500)
 
 
+async def test_a_refund_that_the_network_refuses_fails_and_gives_nothing(shop: Shop, network: Network) -> None:
+    wallet = await shop.wallet("4000000000005126")
+    payment = await shop.captured(wallet.card_id, 1800)
+    path = f"/v1/payments/{payment['id']}"
+    response = await shop.post(f"{path}/refunds", {"amount_minor": 800})
+    refund = await shop.outcome(f"/v1/refunds/{response.json()['id']}", response.json())
+    assert (refund["status"], refund["failure_code"]) == ("failed", "generic_decline")
+    assert (await shop.get(path))["amount_refunded_minor"] == 0
+    # What it had reserved is free again.
+    response = await shop.post(f"{path}/refunds")
+    assert response.json()["amount_minor"] == 1800
+    [authorization] = (await network.journal(payment["id"]))["authorizations"]
+    assert authorization["refunded_minor"] == 0
+
+
 async def test_an_automatic_payment_is_captured_without_being_asked(shop: Shop, network: Network) -> None:
     wallet = await shop.wallet("5555555555554444")
     response = await shop.pay(wallet.card_id, 2599, metadata={"order": "6735"})
