@@ -115,7 +115,10 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routed(request: Request, error: HTTPException) -> JSONResponse:
-        return _answer(request, ApiError(_ROUTING_ERRORS.get(error.status_code, "internal_error"), str(error.detail)))
+        code = _ROUTING_ERRORS.get(error.status_code, "internal_error")
+        answer = _answer(request, ApiError(code, str(error.detail)))
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.exception_handler(DBAPIError)
     async def database_fault(request: Request, error: DBAPIError) -> JSONResponse:

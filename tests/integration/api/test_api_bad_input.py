@@ -478,7 +478,10 @@ async def test_a_client_key_opens_no_operators_route(shop: Shop, wallet: Wallet)
 async def test_an_unknown_route_or_method_is_answered_in_the_same_shape(
     shop: Shop, method: str, path: str, status: int, code: str
 ) -> None:
-    check_error(await shop.http.request(method, path), status, code)
+    response = await shop.http.request(method, path)
+    check_error(response, status, code)
+    # RFC 9110, 15.5.6: whoever refuses a method names those there are.
+    assert ("Allow" in response.headers) == (status == 405)
 
 
 BAD_QUERIES = {
