@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check lint format types contracts bench train replay lock clean softhsm
+.PHONY: help demo up test check lint format types contracts bench train replay record lock clean softhsm
 
 help: ## list the targets
 	@grep -E '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ train: $(INSTALLED) ## train the fraud model anew
 
 replay: $(INSTALLED) ## replay recorded workflow histories on this code
 	$(BIN)/pytest -q tests/replay
+
+record: $(INSTALLED) softhsm ## record the workflow histories anew, after a change of the workflows
+	$(BIN)/python -m tests.replay.record
 
 lock: $(INSTALLED) ## choose the newest allowed dependencies and lock them with their hashes
 	$(BIN)/uv pip compile pyproject.toml --upgrade --python-version 3.11 $(LOCK) -o requirements.txt

@@ -132,7 +132,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> JSONResponse:
-        # The type and the place are logged, not the message: it may quote what the caller sent.
+        # The stack is logged too; the log's formatter strikes out card numbers and keys that a message may quote.
         _log.error("fault in %s: %s", request.state.request_id, type(error).__name__, exc_info=error)
         return _answer(request, ApiError("internal_error", "Something went wrong on our side."))
 

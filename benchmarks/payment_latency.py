@@ -53,8 +53,13 @@ async def run(console: Console) -> dict[str, Any]:
             console.print(f"{callers} caller(s): floor, then authorizations")
             figures["floor"][callers] = await closed_loop(callers, samples, lambda _: floor.once(platform.temporal))
             await _settled(platform)
+            before = platform.cpu_seconds()
             figures["payment"][callers] = await closed_loop(callers, samples, lambda _: _authorize(platform))
             await _settled(platform)
+            after = platform.cpu_seconds()
+        figures["cpu_ms_per_payment"] = {
+            name: round((used - before[name]) * 1000 / samples, 1) for name, used in after.items()
+        }
         console.print(f"{_SUSTAINED_PAYMENTS} payments to completion")
         figures["completed_per_second"] = await _sustained(platform)
         figures["network"] = await _network_milliseconds(platform)
@@ -197,6 +202,9 @@ def _table(figures: dict[str, Any]) -> Table:
             table.add_row(name, *(str(values[key]) for key in ("callers", "p50_ms", "p99_ms", "per_second")))
     table.add_row("of an authorization: sending to answer", "", *map(str, figures["network"].values()), "")
     table.add_row("payments to completion", "8", "", "", str(figures["completed_per_second"]))
+    cpu = sorted(figures["cpu_ms_per_payment"].items(), key=lambda part: -part[1])
+    for name, milliseconds in [*cpu, ("all parts", round(sum(value for _, value in cpu), 1))]:
+        table.add_row(f"CPU of an authorization, ms: {name}", "8", str(milliseconds), "", "")
     aims = {"p50_at_1": "≤ 3", "p99_at_8": "≤ 3", "per_second": "≥ 0.4"}
     for name, ratio in figures["ratios"].items():
         table.add_row(f"ratio to the floor, {name} (aim {aims[name]})", "", "", "", str(ratio))

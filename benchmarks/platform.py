@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
@@ -42,8 +43,18 @@ class Platform:
     engine: AsyncEngine
     temporal: Client
     http: httpx.AsyncClient
+    parts: dict[str, int]
     cards: list[str] = field(default_factory=list)
     _next_card: Any = None
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each part and its children have used so far."""
+        used = {}
+        for name, pid in self.parts.items():
+            part = psutil.Process(pid)
+            times = [process.cpu_times() for process in (part, *part.children(recursive=True))]
+            used[name] = sum(each.user + each.system for each in times)
+        return used
 
     async def prepare(self) -> None:
         gate = asyncio.Semaphore(4)
@@ -86,10 +97,12 @@ async def running(console: Console) -> AsyncIterator[Platform]:
     state.create()
     ports = {name: free_port() for name in PORTS}
     blueprint = Blueprint(state, ports)
-    stack = Stack(blueprint.parts(), state, console)
+    parts = blueprint.parts()
+    stack = Stack(parts, state, console)
     try:
         await stack.start()
-        async with _connected(blueprint, state) as platform:
+        pids = {part.name: part.server.process.pid for part in parts if part.server is not None}
+        async with _connected(blueprint, state, pids) as platform:
             await platform.prepare()
             yield platform
     finally:
@@ -104,7 +117,7 @@ def _folder() -> Path:
 
 
 @asynccontextmanager
-async def _connected(blueprint: Blueprint, state: StateFolder) -> AsyncIterator[Platform]:
+async def _connected(blueprint: Blueprint, state: StateFolder, pids: dict[str, int]) -> AsyncIterator[Platform]:
     environment = blueprint.environment(Zone.PAYMENTS)
     engine = create_engine(blueprint.database_url, pool_size=2)
     async with engine.begin() as connection:
@@ -125,7 +138,7 @@ async def _connected(blueprint: Blueprint, state: StateFolder) -> AsyncIterator[
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=blueprint.addresses.api, headers=headers, timeout=30) as http:
         try:
-            yield Platform(blueprint, engine, client, http)
+            yield Platform(blueprint, engine, client, http, pids)
         finally:
             await floor.stop()
             await engine.dispose()

@@ -53,9 +53,7 @@ def _payments() -> Select[Any]:
 
 
 async def find_payment(connection: AsyncConnection, payment_id: str) -> Row | None:
-    row: Row | None = (
-        (await connection.execute(_payments().where(Payment.id == payment_id))).mappings().one_or_none()
-    )
+    row: Row | None = (await connection.execute(_payments().where(Payment.id == payment_id))).mappings().one_or_none()
     return row
 
 
