@@ -79,7 +79,11 @@ def test_a_shortened_box_is_refused(length: int) -> None:
     _refused(UNSEALER, PAN_PURPOSE, f"{identifier}.{base64.b64encode(base64.b64decode(encoded)[:length]).decode()}")
 
 
-@pytest.mark.parametrize("box", ["", ".", "nonsense", f"{key_id(OLD.public_key())}", f"{key_id(OLD.public_key())}.é!"])
+@pytest.mark.parametrize(
+    "box",
+    ["", ".", "nonsense", f"{key_id(OLD.public_key())}", f"{key_id(OLD.public_key())}.é!"],
+    ids=["empty", "dot", "word", "key id", "no base64"],  # the key is a new one in each process
+)
 def test_what_is_no_box_is_refused(box: str) -> None:
     _refused(UNSEALER, PAN_PURPOSE, box)
 
