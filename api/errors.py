@@ -50,6 +50,7 @@ _CATALOGUE = (
     ErrorCode("parameter_missing", 422, INVALID_REQUEST, "A required parameter is absent."),
     ErrorCode("parameter_unknown", 422, INVALID_REQUEST, "The parameter is not known."),
     ErrorCode("parameter_invalid", 422, INVALID_REQUEST, "The parameter's value is not acceptable."),
+    ErrorCode("card_number_refused", 422, INVALID_REQUEST, "Card numbers go into `number` of a card, nowhere else."),
     ErrorCode("amount_invalid", 422, INVALID_REQUEST, "The amount must be a positive integer of minor units."),
     ErrorCode("amount_above_limit", 422, INVALID_REQUEST, "The amount is above what one payment may be."),
     ErrorCode("amount_too_large", 422, INVALID_REQUEST, "The amount is more than what is left to capture or refund."),

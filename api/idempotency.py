@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.auth import Principal
 from api.errors import ApiError
+from domain.cards import holds_card_number
 from domain.ids import derived_id
 
 _MAX_LENGTH = 255
@@ -61,6 +62,8 @@ async def reserve(
         raise ApiError("idempotency_key_missing", "Send an `Idempotency-Key` header.", "Idempotency-Key")
     if not 1 <= len(key) <= _MAX_LENGTH or not key.isprintable():
         raise ApiError("idempotency_key_invalid", "The key must have 1 to 255 printable characters.", "Idempotency-Key")
+    if holds_card_number(key):
+        raise ApiError("card_number_refused", "The key must not hold a card number.", "Idempotency-Key")
     digest = _digest(request, parameters)
     async with engine.connect() as connection:
         found = await connection.execute(

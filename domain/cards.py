@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 # (brand, first and last value of the leading digits, lengths): ISO/IEC 7812 ranges as the networks publish them.
@@ -61,3 +62,13 @@ def masked(number: str) -> str:
     if len(number) < _SHORTEST:
         return "•" * len(number)
     return f"{number[:6]}{'•' * (len(number) - 10)}{number[-4:]}"
+
+
+# 13–19 digits (ISO/IEC 7812 numbers in use), as people group them, with no other digit beside them.
+_DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether a number of a known card network with a right check digit stands in `text`."""
+    runs = (re.sub(r"[ -]", "", run) for run in _DIGIT_RUN.findall(text))
+    return any(card_brand(digits) is not None and luhn_valid(digits) for digits in runs)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from domain.cards import holds_card_number
 from domain.currency import Currency
 
 T = TypeVar("T")
@@ -32,6 +33,15 @@ def _storable(value: str) -> str:
     return value
 
 
+def _without_card_number(value: str) -> str:
+    """What people write freely is kept in clear, and a card number is never."""
+    if holds_card_number(value):
+        raise PydanticCustomError("card_number_refused", "must not hold a card number")
+    return value
+
+
+FREE_TEXT = AfterValidator(_without_card_number)
+
 # Every text of a request has it, unless its pattern says as much already.
 STORABLE = AfterValidator(_storable)
 Str = Annotated[str, STORABLE]
@@ -54,14 +64,14 @@ AmountMinor = Annotated[
     int, Field(gt=0, le=999_999_999_999, description="Minor units of the currency, e.g. cents", examples=[1050])
 ]
 Timestamp = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), STORABLE]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), STORABLE, FREE_TEXT]
 
 
 def _bounded_metadata(metadata: dict[str, str]) -> dict[str, str]:
     if len(metadata) > 50:
         raise PydanticCustomError("metadata_too_large", "may have 50 keys at most")
     for content in (*metadata, *metadata.values()):
-        _storable(content)
+        _without_card_number(_storable(content))
     if any(len(key) > 40 or len(value) > 500 for key, value in metadata.items()):
         raise PydanticCustomError("metadata_too_large", "may have keys of 40 and values of 500 characters at most")
     return metadata

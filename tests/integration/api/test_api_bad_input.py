@@ -172,6 +172,7 @@ BAD_PAYMENTS = {
     "half a location": invalid("location", {"latitude": 1}, "parameter_missing", "location.longitude"),
     "metadata with too many keys": invalid("metadata", {f"k{n}": "v" for n in range(51)}),
     "metadata with a long key": invalid("metadata", {"k" * 41: "v"}),
+    "metadata with a card number": invalid("metadata", {"card": "4242 4242 4242 4242"}, "card_number_refused"),
     "metadata with a long value": invalid("metadata", {"k": "v" * 501}),
     "metadata with a number": invalid("metadata", {"k": 1}, param="metadata.k"),
     "metadata with a NUL": invalid("metadata", {"k": "a\0b"}),

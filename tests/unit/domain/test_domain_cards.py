@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cards import card_brand, expired, luhn_check_digit, luhn_valid, masked
+from domain.cards import card_brand, expired, holds_card_number, luhn_check_digit, luhn_valid, masked
 
 # The test numbers that the networks and processors publish.
 PUBLISHED = {
@@ -112,3 +112,19 @@ def test_a_masked_number_shows_six_and_four_digits(number: str, shown: str) -> N
 @given(st.text("0123456789", max_size=12))
 def test_what_is_too_short_for_a_card_number_is_masked_as_a_whole(number: str) -> None:
     assert masked(number) == "•" * len(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["4242424242424242", "paid with 4242 4242-4242 4242, thanks", "order:378282246310005;", "x5555555555554444x"],
+)
+def test_a_card_number_in_a_text_is_found(text: str) -> None:
+    assert holds_card_number(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "4242424242424241", "1732281600000", "order 42424242", "42424242424242424242424242", "9999999999999995"],
+)
+def test_other_numbers_in_a_text_are_no_card_numbers(text: str) -> None:
+    assert not holds_card_number(text)
