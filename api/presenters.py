@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from api.schemas.payment_methods import CardObject
@@ -51,13 +52,7 @@ def accepted_payment(request: PaymentRequest, livemode: bool) -> PaymentObject:
         capture_method=request.capture_method.value,
         user=request.user_id,
         payment_method=request.payment_method_id,
-        merchant=MerchantBody(
-            id=request.merchant.merchant_id,
-            name=request.merchant.name,
-            category_code=request.merchant.category_code,
-            city=request.merchant.city,
-            country=request.merchant.country,
-        ),
+        merchant=_merchant(dataclasses.asdict(request.merchant)),
         metadata=request.metadata,
         livemode=livemode,
         created=request.requested_at,

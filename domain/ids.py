@@ -16,7 +16,6 @@ PAYMENT_METHOD = "pm"
 USER = "usr"
 ACCOUNT = "acct"
 EVENT = "evt"
-TRANSFER = "tr"
 TOKEN = "tok"  # noqa: S105 - a prefix
 API_KEY = "key"
 SESSION = "ses"

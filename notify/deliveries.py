@@ -16,9 +16,6 @@ from notify.errors import KeyReused
 from notify.messages import ChannelName, Notification
 from store.models.notify import Delivery
 
-# The reason of a rejected delivery on a channel that does not reach the user.
-NOT_REACHABLE = "not_reachable"
-
 
 class State(StrEnum):
     """`PENDING` is owed, `SENDING` is being sent by somebody; the others are final."""
@@ -41,10 +38,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What this caller may do (`claims`) and how the other channels stand (`states`: state and reason, by channel)."""
+    """What this caller may do (`claims`) and how the other channels stand (`states`)."""
 
     claims: tuple[Claim, ...]
-    states: Mapping[ChannelName, tuple[State, str | None]]
+    states: Mapping[ChannelName, State]
 
 
 async def claim(
@@ -57,6 +54,8 @@ async def claim(
     Raises:
         KeyReused: the key belongs to another notification.
     """
+    if not channels:
+        return Standing((), await _others(connection, notification, set()))
     claimed_until = func.now() + lease
     statement = insert(Delivery).values(
         [
@@ -91,18 +90,18 @@ async def claim(
 
 async def _others(
     connection: AsyncConnection, notification: Notification, claimed: set[ChannelName]
-) -> dict[ChannelName, tuple[State, str | None]]:
+) -> dict[ChannelName, State]:
     rows = await connection.execute(
-        select(Delivery.channel, Delivery.state, Delivery.reason, Delivery.user_id, Delivery.kind).where(
+        select(Delivery.channel, Delivery.state, Delivery.user_id, Delivery.kind).where(
             Delivery.key == notification.key
         )
     )
-    others: dict[ChannelName, tuple[State, str | None]] = {}
-    for channel, state, reason, user_id, kind in rows:
+    others: dict[ChannelName, State] = {}
+    for channel, state, user_id, kind in rows:
         if (user_id, kind) != (notification.user_id, notification.kind.value):
             raise KeyReused(notification.key)
         if channel not in claimed:
-            others[ChannelName(channel)] = (State(state), reason)
+            others[ChannelName(channel)] = State(state)
     return others
 
 

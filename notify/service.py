@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from domain import ids
 from notify import push_tokens
 from notify.channels import Channel
-from notify.deliveries import NOT_REACHABLE, Claim, State, address_digest, claim, release, settle_rejected, settle_sent
+from notify.deliveries import Claim, State, address_digest, claim, release, settle_rejected, settle_sent
 from notify.errors import DeliveryIncomplete, PermanentRefusal, RecipientGone, TemporaryFailure
 from notify.messages import CHANNELS, ChannelName, DeliveryReport, Notification, Outcome, Outgoing, Recipient
 from notify.rendering import render
@@ -94,9 +94,7 @@ class Notifier:
             standing = await claim(connection, notification, reachable, self._lease)
 
         results: dict[ChannelName, Outcome | _Owed] = dict.fromkeys(channels, Outcome.NOT_REACHABLE)
-        results |= {
-            name: _known_outcome(state, reason) for name, (state, reason) in standing.states.items() if name in channels
-        }
+        results |= {name: _known_outcome(state) for name, state in standing.states.items() if name in channels}
         sent = await _side_by_side([self._send(held, messages[held.channel], recipient) for held in standing.claims])
         results |= {held.channel: result for held, result in zip(standing.claims, sent, strict=True)}
         return _report(notification.key, results)
@@ -120,9 +118,9 @@ class Notifier:
         if reached:
             await self._record(lambda connection: settle_sent(connection, held, provider_message_id))
             return Outcome.SENT
-        reason = next((refusal.code for refusal in attempts.refused.values()), NOT_REACHABLE)
+        reason = next(iter(attempts.refused.values())).code
         await self._record(lambda connection: settle_rejected(connection, held, reason))
-        return _known_outcome(State.REJECTED, reason)
+        return Outcome.REJECTED
 
     async def _record(self, write: Callable[[AsyncConnection], Awaitable[object]]) -> None:
         for delay_seconds in _RECORD_DELAYS_SECONDS:
@@ -178,12 +176,12 @@ async def _side_by_side(sendings: Sequence[Coroutine[None, None, T]]) -> list[T]
     return cast("list[T]", results)
 
 
-def _known_outcome(state: State, reason: str | None) -> Outcome | _Owed:
+def _known_outcome(state: State) -> Outcome | _Owed:
     match state:
         case State.SENT:
             return Outcome.ALREADY_SENT
         case State.REJECTED:
-            return Outcome.NOT_REACHABLE if reason == NOT_REACHABLE else Outcome.REJECTED
+            return Outcome.REJECTED
         case State.PENDING | State.SENDING:
             return _Owed()
 

@@ -172,6 +172,14 @@ async def test_a_user_without_addresses_is_told_in_the_app_alone(engine: AsyncEn
     assert (await notifier.deliver(told)).outcomes == {**expected, IN_APP: Outcome.ALREADY_SENT}
 
 
+async def test_a_user_whom_no_channel_reaches_is_owed_nothing(
+    engine: AsyncEngine, channels: dict[str, Channel]
+) -> None:
+    person = await new_person(engine, email=None, phone=None, push_tokens=())
+    by_push_alone = Notifier(engine, {"push": channels["push"]}, load_recipient)
+    assert (await by_push_alone.deliver(notification(person))).outcomes == {PUSH: Outcome.NOT_REACHABLE}
+
+
 async def test_an_unknown_user_is_not_reachable_anywhere(notifier: Notifier) -> None:
     nobody = Person(new_id(USER), None, None, ())
     assert set((await notifier.deliver(notification(nobody))).outcomes.values()) == {Outcome.NOT_REACHABLE}
