@@ -25,13 +25,18 @@ class SealedCredential:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeCommand:
-    """One authorization request (0100). `effect_key` makes it one, however often it is asked for."""
+    """One request for `money`. `effect_key` makes it one, however often it is asked for.
+
+    An authorization (0100) that is captured later, or, with `sale`, an authorization that is taken at once: a financial
+    request (0200, processing code 00), which needs no capture.
+    """
 
     effect_key: str
     payment_id: str
     money: Money
     merchant: Merchant
     credential: SealedCredential
+    sale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,15 @@ class ReverseCommand:
 
 @dataclass(frozen=True, slots=True)
 class CaptureCommand:
-    """Tell the network that `money` of an approved authorization is taken (0220, repeated as 0221 until 0230)."""
+    """Tell the network that `money` of an approved authorization is taken (0220, repeated as 0221 until 0230).
+
+    `final` says that no further capture follows, so that the issuer releases what is left of the authorization.
+    """
 
     effect_key: str
     original_effect_key: str
     money: Money
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""The network's clearing files as they came."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+_UP = """
+SELECT
+"""
+
+_DOWN = """
+SELECT
+"""
+
+
+def upgrade() -> None:
+    op.execute(_UP)
+
+
+def downgrade() -> None:
+    op.execute(_DOWN)
