@@ -56,7 +56,7 @@ async def once(client: Client) -> None:
 
 
 def worker(client: Client) -> Worker:
-    from workers.registry import sandbox
+    from workers.sandbox import sandbox
 
     return Worker(
         client,

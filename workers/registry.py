@@ -8,9 +8,9 @@ from typing import Any
 
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from temporal.task_queues import TaskQueue
+from workers.sandbox import sandbox
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
@@ -20,15 +20,6 @@ from workflows.token_lifecycle import TokenProvisioningWorkflow
 _STICKY_TIMEOUT = timedelta(seconds=3)
 
 WORKFLOWS: Sequence[type] = (PaymentWorkflow, RefundWorkflow, TokenProvisioningWorkflow)
-
-# Pure modules, and what the data converter validates with: importing them anew for each workflow would cost more CPU
-# than the workflow itself. Everything else that workflow code touches stays inside the sandbox.
-_PASSED_THROUGH = ("domain", "temporal", "workflows", "activities.contracts", "activities", "pydantic", "pydantic_core")
-
-
-def sandbox() -> SandboxedWorkflowRunner:
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*_PASSED_THROUGH))
-
 
 def payments_worker(client: Client, activities: Sequence[Callable[..., Any]], build_id: str) -> Worker:
     """The workflows and their local activities.

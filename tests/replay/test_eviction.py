@@ -17,7 +17,8 @@ from domain.payments import CaptureMethod, PaymentStatus
 from temporal.task_queues import TaskQueue
 from tests.support import world as worlds
 from tests.support.world import World, open_world
-from workers.registry import WORKFLOWS, sandbox
+from workers.registry import WORKFLOWS
+from workers.sandbox import sandbox
 from workflows.messages import RefundRequest
 from workflows.payment import PaymentWorkflow
 

@@ -16,7 +16,8 @@ from temporal.codec import ENCODING
 from tests.replay.changed_workflows import AuthorizesBeforeTheRiskIsKnown, OmitsTheAdvice, WaitsFirst
 from tests.replay.codec import replay_converter
 from tests.replay.history_files import load, names, workflow_type
-from workers.registry import WORKFLOWS, sandbox
+from workers.registry import WORKFLOWS
+from workers.sandbox import sandbox
 
 
 def _replayer(workflows: Sequence[type]) -> Replayer:
