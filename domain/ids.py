@@ -16,6 +16,8 @@ PAYMENT_METHOD = "pm"
 USER = "usr"
 ACCOUNT = "acct"
 EVENT = "evt"
+DISPUTE = "dp"
+EVIDENCE_FILE = "file"
 TOKEN = "tok"  # noqa: S105 - a prefix
 API_KEY = "key"
 SESSION = "ses"
@@ -55,6 +57,10 @@ def refund_workflow_id(refund_id: str) -> str:
 
 def provisioning_workflow_id(token_id: str) -> str:
     return f"token-provisioning/{token_id}"
+
+
+def dispute_workflow_id(chargeback_id: str) -> str:
+    return f"dispute/{chargeback_id}"
 
 
 def _base32(raw: bytes) -> str:
