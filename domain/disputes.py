@@ -7,10 +7,11 @@ workflow `dispute` (`dispute_workflow_id`); every further one, an escalation and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from domain.errors import InvalidTransition
 from domain.money import Money
 
 
@@ -69,3 +70,199 @@ class RepresentCommand:
     reason_code: str
     evidence_sha256: str
     documents: int
+
+
+# ------------------------------------------------------------------------------------------------ the life of a dispute
+
+
+class DisputeStatus(StrEnum):
+    INQUIRY = "inquiry"
+    NEEDS_RESPONSE = "needs_response"
+    UNDER_REVIEW = "under_review"
+    WON = "won"
+    LOST = "lost"
+
+
+# In these states evidence is taken and an answer is awaited.
+RESPONDING = frozenset({DisputeStatus.INQUIRY, DisputeStatus.NEEDS_RESPONSE})
+
+# In these states a dispute's workflow may close, once nothing more is expected of the network.
+FINAL = frozenset({DisputeStatus.WON, DisputeStatus.LOST})
+
+
+class DisputeEvent(StrEnum):
+    CREATED = "created"
+    ESCALATED = "escalated"
+    EVIDENCE_ADDED = "evidence_added"
+    EVIDENCE_DUE_SOON = "evidence_due_soon"
+    # An inquiry's answer is late: nothing is lost by that alone, but a chargeback may follow.
+    OVERDUE = "overdue"
+    SUBMITTED = "submitted"
+    # The network took note of the representment.
+    REPRESENTED = "represented"
+    DECISION_OVERDUE = "decision_overdue"
+    ACCEPTED = "accepted"
+    EXPIRED = "expired"
+    DECIDED_WON = "decided_won"
+    DECIDED_LOST = "decided_lost"
+    # No chargeback followed an inquiry while the issuer had the right to one.
+    LAPSED = "lapsed"
+
+
+_S = DisputeStatus
+_E = DisputeEvent
+
+# (state, event) → next state. Some events belong to one kind of dispute: see `_KINDS`.
+TRANSITIONS: dict[tuple[DisputeStatus, DisputeEvent], DisputeStatus] = {
+    (_S.INQUIRY, _E.EVIDENCE_ADDED): _S.INQUIRY,
+    (_S.INQUIRY, _E.EVIDENCE_DUE_SOON): _S.INQUIRY,
+    (_S.INQUIRY, _E.OVERDUE): _S.INQUIRY,
+    (_S.INQUIRY, _E.SUBMITTED): _S.UNDER_REVIEW,
+    (_S.INQUIRY, _E.ESCALATED): _S.NEEDS_RESPONSE,
+    (_S.INQUIRY, _E.DECIDED_WON): _S.WON,
+    (_S.INQUIRY, _E.LAPSED): _S.WON,
+    (_S.NEEDS_RESPONSE, _E.EVIDENCE_ADDED): _S.NEEDS_RESPONSE,
+    (_S.NEEDS_RESPONSE, _E.EVIDENCE_DUE_SOON): _S.NEEDS_RESPONSE,
+    (_S.NEEDS_RESPONSE, _E.SUBMITTED): _S.UNDER_REVIEW,
+    (_S.NEEDS_RESPONSE, _E.ACCEPTED): _S.LOST,
+    (_S.NEEDS_RESPONSE, _E.EXPIRED): _S.LOST,
+    # The issuer withdraws, or decides, before there is an answer.
+    (_S.NEEDS_RESPONSE, _E.DECIDED_WON): _S.WON,
+    (_S.NEEDS_RESPONSE, _E.DECIDED_LOST): _S.LOST,
+    # The answer to an inquiry is still on its way when the chargeback comes.
+    (_S.NEEDS_RESPONSE, _E.REPRESENTED): _S.NEEDS_RESPONSE,
+    (_S.UNDER_REVIEW, _E.REPRESENTED): _S.UNDER_REVIEW,
+    (_S.UNDER_REVIEW, _E.DECISION_OVERDUE): _S.UNDER_REVIEW,
+    (_S.UNDER_REVIEW, _E.ESCALATED): _S.NEEDS_RESPONSE,
+    (_S.UNDER_REVIEW, _E.DECIDED_WON): _S.WON,
+    (_S.UNDER_REVIEW, _E.DECIDED_LOST): _S.LOST,
+    (_S.UNDER_REVIEW, _E.LAPSED): _S.WON,
+    # The network's latest word counts: the money moves with it.
+    (_S.WON, _E.REPRESENTED): _S.WON,
+    (_S.WON, _E.ESCALATED): _S.NEEDS_RESPONSE,
+    (_S.WON, _E.DECIDED_LOST): _S.LOST,
+    (_S.LOST, _E.REPRESENTED): _S.LOST,
+    (_S.LOST, _E.DECIDED_WON): _S.WON,
+}
+
+# Events that can happen to one kind of dispute alone.
+_KINDS: dict[DisputeEvent, DisputeKind] = {
+    _E.ESCALATED: DisputeKind.INQUIRY,
+    _E.OVERDUE: DisputeKind.INQUIRY,
+    _E.LAPSED: DisputeKind.INQUIRY,
+    _E.DECISION_OVERDUE: DisputeKind.CHARGEBACK,
+    _E.DECIDED_LOST: DisputeKind.CHARGEBACK,
+}
+
+
+class Holding(StrEnum):
+    """Who has the disputed money: the merchant, nobody yet (it is set aside), or the cardholder's issuer."""
+
+    MERCHANT = "merchant"
+    ASIDE = "aside"
+    ISSUER = "issuer"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """How a dispute stands. `submissions` counts the answers that were given: one to an inquiry, one to its chargeback.
+
+    `overdue` says that the answer to an inquiry is late.
+    """
+
+    money: Money
+    kind: DisputeKind
+    status: DisputeStatus
+    submissions: int = 0
+    overdue: bool = False
+
+    @property
+    def holding(self) -> Holding:
+        if self.kind is DisputeKind.INQUIRY or self.status is DisputeStatus.WON:
+            return Holding.MERCHANT
+        return Holding.ISSUER if self.status is DisputeStatus.LOST else Holding.ASIDE
+
+
+def opened(notice: ChargebackNotice) -> Dispute:
+    """The dispute that the first notice of a case opens, whatever its stage: a decision follows from it by `apply`."""
+    inquiry = notice.kind is DisputeKind.INQUIRY
+    return Dispute(notice.money, notice.kind, DisputeStatus.INQUIRY if inquiry else DisputeStatus.NEEDS_RESPONSE)
+
+
+def apply(dispute: Dispute, event: DisputeEvent, money: Money | None = None) -> Dispute:
+    """The dispute after `event`. `money` is what a chargeback takes, for the event that has one: `ESCALATED`.
+
+    Raises:
+        InvalidTransition: nothing of the kind can happen in this state (`dispute_unexpected_state`).
+    """
+    status = TRANSITIONS.get((dispute.status, event))
+    if (
+        status is None
+        or _KINDS.get(event, dispute.kind) is not dispute.kind
+        or (event is _E.OVERDUE and dispute.overdue)
+    ):
+        raise InvalidTransition(
+            "dispute_unexpected_state", f"this cannot happen to a dispute that is {dispute.status} ({dispute.kind})"
+        )
+    match event:
+        case DisputeEvent.ESCALATED:
+            chargeback = replace(dispute, kind=DisputeKind.CHARGEBACK, money=money or dispute.money)
+            return replace(chargeback, status=status, overdue=False)
+        case DisputeEvent.SUBMITTED:
+            return replace(dispute, status=status, submissions=dispute.submissions + 1)
+        case DisputeEvent.OVERDUE:
+            return replace(dispute, overdue=True)
+        case _:
+            return replace(dispute, status=status)
+
+
+def event_of(dispute: Dispute, notice: ChargebackNotice) -> DisputeEvent | None:
+    """What a further notice does to the dispute; None if nothing: it says what is so already, or cannot be."""
+    match notice.stage:
+        case NoticeStage.WON:
+            event = DisputeEvent.DECIDED_WON
+        case NoticeStage.LOST:
+            event = DisputeEvent.DECIDED_LOST
+        case NoticeStage.OPENED if notice.kind is DisputeKind.CHARGEBACK:
+            event = DisputeEvent.ESCALATED
+        case _:
+            return None
+    try:
+        apply(dispute, event, notice.money)
+    except InvalidTransition:
+        return None
+    return event
+
+
+# ------------------------------------------------------------------------------------------------------------ deadlines
+
+# American Express and Discover give a merchant 20 days to answer a chargeback, Visa 30, Mastercard 45: the shortest is
+# right for all. To a retrieval request American Express wants an answer within 10 days, the others within 20.
+RESPONSE_WINDOWS: dict[DisputeKind, timedelta] = {
+    DisputeKind.CHARGEBACK: timedelta(days=20),
+    DisputeKind.INQUIRY: timedelta(days=10),
+}
+
+# How long before the deadline the merchant is reminded.
+REMINDERS = (timedelta(days=7), timedelta(days=2), timedelta(days=1))
+
+# Visa's and Mastercard's rules give an issuer 120 days from the payment for a chargeback. An inquiry comes later than
+# the payment, so that none can follow once as many days have passed since it came.
+CHARGEBACK_RIGHT = timedelta(days=120)
+
+# Mastercard lets an issuer take 45 days over a representment, Visa 30. After that an operator should ask.
+DECISION_WINDOW = timedelta(days=45)
+
+# For as long as that again a decided case may come back (Mastercard's pre-arbitration: 45 days, Visa's: 30).
+LATE_NOTICE_WINDOW = timedelta(days=45)
+
+
+def respond_by(notice: ChargebackNotice) -> datetime:
+    """When the answer to what `notice` opens must be there: the network's own deadline, or the usual one."""
+    return notice.respond_by or notice.issued_at + RESPONSE_WINDOWS[notice.kind]
+
+
+def reminders(due_by: datetime, now: datetime) -> list[tuple[datetime, int]]:
+    """What is left of the reminders before `due_by`, the earliest first: when, and how many days are left then."""
+    moments = [(due_by - ahead, ahead.days) for ahead in REMINDERS]
+    return [moment for moment in moments if moment[0] > now]
