@@ -17,7 +17,7 @@ class LedgerActivities(contracts.LedgerActivities):
     @activity.defn(name="ledger.open_payment")
     async def open_payment(self, opening: PaymentOpening) -> Recorded:
         with translated():
-            return await self._books.open(opening)
+            return Recorded((await self._books.open(opening)).standing_hold)
 
     @activity.defn(name="ledger.record")
     async def record(self, change: PaymentChange) -> Recorded:

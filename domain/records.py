@@ -76,3 +76,14 @@ class Recorded:
     """`standing_hold` is the pending transfer that stands for the payment from now on, if one does."""
 
     standing_hold: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What stands in the books of a payment's opening: the fraud decision, and the hold if one was made.
+
+    It is what was recorded first, whatever was asked for since.
+    """
+
+    standing_hold: str | None
+    risk: RiskDecision

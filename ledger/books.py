@@ -9,61 +9,56 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from domain.currency import Currency
 from domain.errors import DurapayError
 from domain.ids import EVENT, derived_id
-from domain.merchants import Merchant
 from domain.payments import PaymentEvent
-from domain.records import PaymentChange, PaymentOpening, Recorded, RefundRecord
-from ledger.transfers import OpenAccount, Pending, PostPending, Step, VoidPending, apply
+from domain.records import Opened, PaymentChange, PaymentOpening, Recorded, RefundRecord
+from domain.risk import RiskAction, RiskDecision
+from ledger.accounts import payable, receivable, suspense
+from ledger.errors import refusal_in
+from ledger.transfers import OpenAccount, Pending, PostPending, Step, VoidPending, as_json
 
 
 class OutOfOrder(DurapayError):
     """A change came whose predecessor is not recorded, or another one is recorded in its place: a bug, not a fault."""
 
 
-def receivable(currency: Currency) -> OpenAccount:
-    return OpenAccount(f"network:receivable:{currency}", currency, "network_receivable")
-
-
-def suspense(currency: Currency) -> OpenAccount:
-    return OpenAccount(f"suspense:{currency}", currency, "suspense")
-
-
-def payable(account_id: str, merchant_id: str, currency: Currency) -> OpenAccount:
-    return OpenAccount(f"merchant:{account_id}:{merchant_id}:payable:{currency}", currency, "merchant_payable")
-
-
 class PaymentBooks:
-    """Every method is one transaction and may be called again with the same input: the second time changes nothing."""
+    """Every method is one transaction in one round trip, and may be called again: then it changes nothing."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        # Each call is one statement, and one statement is a transaction of its own: BEGIN and COMMIT would be two more
+        # round trips.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def open(self, opening: PaymentOpening) -> Recorded:
+    async def open(self, opening: PaymentOpening) -> Opened:
         """Inserts the payment with its risk decision and its first event, and holds the amount if asked to.
 
-        A workflow whose worker died before it could remember the opening judges the payment anew, and the decision may
-        be another one: then this one counts, and the answer names the hold that really stands.
+        What was recorded first stands. A workflow whose worker died before it could remember the opening judges the
+        payment anew, perhaps differently: the answer has the decision and the hold that are in the books.
 
         Raises:
             OutOfOrder: another payment has this id.
+            ledger.errors.LedgerError: the ledger refuses the hold; nothing is recorded.
         """
-        hold_id = _hold_id(opening)
-        parameters = _opening_parameters(opening)
-        async with self._engine.begin() as connection:
-            inserted = (await connection.execute(_OPEN, parameters)).first() is not None
-            if not inserted and not await _judged_anew(connection, parameters):
-                return Recorded(await _held(connection, hold_id))
-            if opening.hold:
-                await apply(connection, _hold(opening, hold_id))
-                return Recorded(hold_id)
-            return Recorded(None if inserted else await _held(connection, hold_id))
+        if await self._call(_OPEN, _opening_document(opening)):
+            return Opened(_hold_id(opening.payment_id) if opening.hold else None, opening.risk)
+        recorded = await self._recorded_opening(opening.payment_id)
+        if recorded is None or not _same(recorded, opening):
+            raise OutOfOrder(f"{opening.payment_id} is the id of another payment")
+        return _opened(recorded)
+
+    async def opened(self, payment_id: str) -> Opened | None:
+        """What `open` recorded of this payment; None if it was not opened."""
+        recorded = await self._recorded_opening(payment_id)
+        return None if recorded is None else _opened(recorded)
 
     async def record(self, change: PaymentChange) -> Recorded:
         """Brings the payment to `change.version` with the ledger entries of its event.
@@ -72,17 +67,79 @@ class PaymentBooks:
             OutOfOrder: the version before it is not recorded, or another event stands under this version.
             ledger.errors.LedgerError: the ledger refuses the entries; nothing is changed.
         """
-        steps, standing_hold = entries(change)
-        async with self._engine.begin() as connection:
-            updated = await connection.execute(_RECORD, _change_parameters(change))
-            if updated.first() is None:
-                await _require_recorded(connection, change)
-                return Recorded(standing_hold)
-            if change.refund is not None:
-                await connection.execute(_REFUND, _refund_parameters(change, change.refund))
-            if steps:
-                await apply(connection, steps)
+        return await self.record_all([change])
+
+    async def record_all(self, changes: Sequence[PaymentChange]) -> Recorded:
+        """Records consecutive changes of one payment together or not at all.
+
+        The hold that stands after one change is the one that stands before the next, whatever `standing_hold` the
+        later ones name. Changes at the front that were recorded before are left as they are.
+
+        Raises:
+            ValueError: there is no change, or they are not consecutive changes of one payment.
+            OutOfOrder, ledger.errors.LedgerError: as `record`.
+        """
+        flowing, chain, standing_hold = _flow(changes)
+        if not await self._call(_RECORD, _change_document(flowing, chain)):
+            missing = await self._not_recorded(flowing)
+            if len(missing) == len(flowing):
+                raise OutOfOrder(f"{flowing[0].payment_id} has no event {flowing[0].version - 1}")
+            if missing:
+                return await self.record_all(missing)
         return Recorded(standing_hold)
+
+    async def _call(self, function: TextClause, document: dict[str, Any]) -> bool:
+        """Whether `function` has written anything."""
+        try:
+            async with self._engine.connect() as connection:
+                result = await connection.execute(function, {"document": json.dumps(document)})
+                return bool(result.scalar_one())
+        except DBAPIError as error:
+            refusal = refusal_in(error)
+            if refusal is None:
+                raise
+            raise refusal from None
+
+    async def _recorded_opening(self, payment_id: str) -> Row[Any] | None:
+        parameters = {"payment_id": payment_id, "hold_id": _hold_id(payment_id)}
+        async with self._engine.connect() as connection:
+            return (await connection.execute(_OPENED, parameters)).one_or_none()
+
+    async def _not_recorded(self, changes: Sequence[PaymentChange]) -> list[PaymentChange]:
+        """Those of `changes` whose versions are not taken yet.
+
+        Raises:
+            OutOfOrder: another event, amount, state or refund stands under one of the versions.
+        """
+        parameters = {"subject": changes[0].payment_id, "versions": [change.version for change in changes]}
+        async with self._engine.connect() as connection:
+            rows = {row.subject_sequence: row for row in await connection.execute(_EVENTS, parameters)}
+        missing = []
+        for change in changes:
+            event, data = rows.get(change.version), _event_data(change)
+            if event is None:
+                missing.append(change)
+            elif event.type != f"payment.{change.event}" or any(
+                event.data.get(name) != data[name] for name in ("status", "amount_minor", "refund_id")
+            ):
+                raise OutOfOrder(f"{change.payment_id} cannot take {change.event} as its event {change.version}")
+        return missing
+
+
+def _flow(changes: Sequence[PaymentChange]) -> tuple[list[PaymentChange], list[Step], str | None]:
+    """The changes with the hold that stands before each, the chain of all their entries, and the hold after them."""
+    if not changes:
+        raise ValueError("there is no change to record")
+    flowing: list[PaymentChange] = []
+    chain: list[Step] = []
+    held = changes[0].standing_hold
+    for version, change in enumerate(changes, changes[0].version):
+        if (change.payment_id, change.version) != (changes[0].payment_id, version):
+            raise ValueError("only consecutive changes of one payment are recorded together")
+        flowing.append(dataclasses.replace(change, standing_hold=held))
+        steps, held = entries(flowing[-1])
+        chain += steps
+    return flowing, chain, held
 
 
 def entries(change: PaymentChange) -> tuple[list[Step], str | None]:
@@ -121,6 +178,15 @@ def entries(change: PaymentChange) -> tuple[list[Step], str | None]:
             post = PostPending(f"{effect}:capture", held, change.amount_minor, reference, final=change.final)
             left = change.payment.capturable_minor
             return [post], held if left else None
+        case PaymentEvent.SOLD if held == f"{change.payment_id}:hold" and (
+            change.amount_minor == change.payment.money.amount_minor
+        ):
+            return [PostPending(f"{effect}:capture", held, change.amount_minor, reference, final=True)], None
+        case PaymentEvent.SOLD:
+            # Sold for less than was held, or out of doubt: what is taken is held anew, and posted.
+            pending = Pending(f"{effect}:hold", owed.id, owes.id, change.amount_minor, currency, "hold", reference)
+            post = PostPending(f"{effect}:capture", pending.id, change.amount_minor, reference, final=True)
+            return [*release, owed, owes, pending, post], None
         case PaymentEvent.REFUND_RESERVED | PaymentEvent.REFUND_SUCCEEDED | PaymentEvent.REFUND_FAILED:
             assert change.refund is not None
             return _refund_entries(change, change.refund, owed, owes), held
@@ -140,175 +206,144 @@ def _refund_entries(change: PaymentChange, refund: RefundRecord, owed: OpenAccou
             return [VoidPending(f"{refund.refund_id}:release", reserve, change.payment_id)]
 
 
-def _hold_id(opening: PaymentOpening) -> str:
-    return f"{opening.payment_id}:hold"
+def _hold_id(payment_id: str) -> str:
+    return f"{payment_id}:hold"
 
 
-def _hold(opening: PaymentOpening, hold_id: str) -> list[Step]:
-    currency = opening.money.currency
-    owed = receivable(currency)
-    owes = payable(opening.account_id, opening.merchant.merchant_id, currency)
-    return [
-        owed,
-        owes,
-        Pending(hold_id, owed.id, owes.id, opening.money.amount_minor, currency, "hold", opening.payment_id),
-    ]
+def _hold(opening: PaymentOpening) -> list[Step]:
+    if not opening.hold:
+        return []
+    currency, amount = opening.money.currency, opening.money.amount_minor
+    owed, owes = receivable(currency), payable(opening.account_id, opening.merchant.merchant_id, currency)
+    hold_id = _hold_id(opening.payment_id)
+    return [owed, owes, Pending(hold_id, owed.id, owes.id, amount, currency, "hold", opening.payment_id)]
 
 
-async def _judged_anew(connection: AsyncConnection, parameters: dict[str, Any]) -> bool:
-    """Whether the payment that is recorded has gone no further than its opening; then it takes the newer decision."""
-    found = (await connection.execute(_OPENED, parameters)).one()
-    if not found.same:
-        raise OutOfOrder(f"{parameters['payment_id']} is the id of another payment")
-    if found.version > 1:
-        return False
-    await connection.execute(_JUDGE_ANEW, parameters)
-    return True
-
-
-async def _held(connection: AsyncConnection, hold_id: str) -> str | None:
-    found = await connection.execute(text("SELECT id FROM ledger.transfers WHERE id = :id"), {"id": hold_id})
-    identifier: str | None = found.scalar()
-    return identifier
-
-
-async def _require_recorded(connection: AsyncConnection, change: PaymentChange) -> None:
-    """Refuses `change` unless it is the one that stands under its version: the same event, amount, state and refund."""
-    found = await connection.execute(
-        text("SELECT type, data FROM platform.outbox WHERE subject_id = :subject AND subject_sequence = :sequence"),
-        {"subject": change.payment_id, "sequence": change.version},
-    )
-    recorded, data = found.first(), _event_data(change)
-    if (
-        recorded is None
-        or recorded.type != f"payment.{change.event}"
-        or any(recorded.data.get(name) != data[name] for name in ("status", "amount_minor", "refund_id"))
-    ):
-        raise OutOfOrder(f"{change.payment_id} cannot take {change.event} as its event {change.version}")
-
-
-_OPEN = text("""
-WITH payment AS (
-    INSERT INTO platform.payments (
-        id, account_id, user_id, payment_method_id, version, status, amount_minor, currency, capture_method, merchant,
-        metadata, created_at, updated_at)
-    VALUES (
-        :payment_id, :account_id, :user_id, :payment_method_id, 1, 'processing', :amount_minor, :currency,
-        :capture_method, CAST(:merchant AS jsonb), CAST(:metadata AS jsonb), :at, :at)
-    ON CONFLICT (id) DO NOTHING
-    RETURNING id
-), risk AS (
-    INSERT INTO platform.risk_decisions (
-        payment_id, action, score, reasons, rules_version, model_version, features, degraded)
-    SELECT id, :risk_action, :risk_score, :risk_reasons, :rules_version, :model_version,
-        CAST(:features AS jsonb), :degraded FROM payment
-), event AS (
-    INSERT INTO platform.outbox (id, subject_id, subject_sequence, type, data)
-    SELECT :event_id, id, 1, 'payment.created', CAST(:event_data AS jsonb) FROM payment
-)
-SELECT id FROM payment
-""")
+_OPEN = text("SELECT platform.open_payment(CAST(:document AS jsonb))")
+_RECORD = text("SELECT platform.record_payment(CAST(:document AS jsonb))")
 
 _OPENED = text("""
 SELECT
-    version,
-    (account_id, user_id, payment_method_id, amount_minor, currency, merchant) = (
-        :account_id, :user_id, :payment_method_id, :amount_minor, :currency, CAST(:merchant AS jsonb)) AS same
-FROM platform.payments WHERE id = :payment_id
-FOR UPDATE
+    payment.account_id, payment.user_id, payment.payment_method_id, payment.amount_minor, payment.currency,
+    payment.merchant, risk.*, hold.id AS standing_hold
+FROM platform.payments AS payment
+JOIN platform.risk_decisions AS risk ON risk.payment_id = payment.id
+LEFT JOIN ledger.transfers AS hold ON hold.id = :hold_id
+WHERE payment.id = :payment_id
 """)
 
-_JUDGE_ANEW = text("""
-UPDATE platform.risk_decisions SET
-    action = :risk_action,
-    score = :risk_score,
-    reasons = :risk_reasons,
-    rules_version = :rules_version,
-    model_version = :model_version,
-    features = CAST(:features AS jsonb),
-    degraded = :degraded
-WHERE payment_id = :payment_id
-""")
-
-_RECORD = text("""
-WITH payment AS (
-    UPDATE platform.payments SET
-        version = :version,
-        status = :status,
-        amount_authorized_minor = :amount_authorized_minor,
-        amount_captured_minor = :amount_captured_minor,
-        amount_refunded_minor = :amount_refunded_minor,
-        refunds_pending_minor = :refunds_pending_minor,
-        capture_before = COALESCE(:capture_before, capture_before),
-        decline_code = COALESCE(:decline_code, decline_code),
-        status_reason = :status_reason,
-        approval_code = COALESCE(:approval_code, approval_code),
-        rrn = COALESCE(:rrn, rrn),
-        updated_at = :at
-    WHERE id = :payment_id AND version = :version - 1
-    RETURNING id
-), event AS (
-    INSERT INTO platform.outbox (id, subject_id, subject_sequence, type, data)
-    SELECT :event_id, id, :version, :event_type, CAST(:event_data AS jsonb) FROM payment
-)
-SELECT id FROM payment
-""")
-
-_REFUND = text("""
-INSERT INTO platform.refunds (
-    id, payment_id, account_id, amount_minor, currency, status, reason, failure_code, created_at, updated_at)
-VALUES (:id, :payment_id, :account_id, :amount_minor, :currency, :status, :reason, :failure_code, :at, :at)
-ON CONFLICT (id) DO UPDATE SET
-    status = excluded.status, failure_code = excluded.failure_code, updated_at = excluded.updated_at
+_EVENTS = text("""
+SELECT subject_sequence, type, data FROM platform.outbox
+WHERE subject_id = :subject AND subject_sequence = ANY (:versions)
 """)
 
 
-def _opening_parameters(opening: PaymentOpening) -> dict[str, Any]:
-    risk = opening.risk
+def _same(recorded: Row[Any], opening: PaymentOpening) -> bool:
+    return (
+        recorded.account_id,
+        recorded.user_id,
+        recorded.payment_method_id,
+        recorded.amount_minor,
+        recorded.currency,
+        recorded.merchant,
+    ) == (
+        opening.account_id,
+        opening.user_id,
+        opening.payment_method_id,
+        opening.money.amount_minor,
+        opening.money.currency,
+        dataclasses.asdict(opening.merchant),
+    )
+
+
+def _opened(recorded: Row[Any]) -> Opened:
+    risk = RiskDecision(
+        action=RiskAction(recorded.action),
+        score=recorded.score,
+        reasons=tuple(recorded.reasons),
+        rules_version=recorded.rules_version,
+        model_version=recorded.model_version,
+        # A whole number comes back as an int.
+        features={name: float(value) for name, value in recorded.features.items()},
+        degraded=recorded.degraded,
+    )
+    return Opened(recorded.standing_hold, risk)
+
+
+def _opening_document(opening: PaymentOpening) -> dict[str, Any]:
+    """What `platform.open_payment` takes: rows by the names of their columns."""
+    money, risk = opening.money, opening.risk
+    data = {"amount_minor": money.amount_minor, "currency": money.currency, "risk": risk.action}
     return {
-        "payment_id": opening.payment_id,
-        "account_id": opening.account_id,
-        "user_id": opening.user_id,
-        "payment_method_id": opening.payment_method_id,
-        "amount_minor": opening.money.amount_minor,
-        "currency": opening.money.currency.value,
-        "capture_method": opening.capture_method.value,
-        "merchant": json.dumps(_merchant(opening.merchant)),
-        "metadata": json.dumps(opening.metadata),
-        "at": opening.requested_at,
-        "risk_action": risk.action.value,
-        "risk_score": risk.score,
-        "risk_reasons": list(risk.reasons),
-        "rules_version": risk.rules_version,
-        "model_version": risk.model_version,
-        "features": json.dumps(risk.features),
-        "degraded": risk.degraded,
-        "event_id": _event_id(opening.payment_id, 1),
-        "event_data": json.dumps(
-            {"amount_minor": opening.money.amount_minor, "currency": opening.money.currency, "risk": risk.action}
-        ),
+        "payment": {
+            "id": opening.payment_id,
+            "account_id": opening.account_id,
+            "user_id": opening.user_id,
+            "payment_method_id": opening.payment_method_id,
+            "amount_minor": money.amount_minor,
+            "currency": money.currency,
+            "capture_method": opening.capture_method,
+            "merchant": dataclasses.asdict(opening.merchant),
+            "metadata": opening.metadata,
+            "created_at": opening.requested_at.isoformat(),
+        },
+        "risk": {
+            "payment_id": opening.payment_id,
+            "action": risk.action,
+            "score": risk.score,
+            "reasons": risk.reasons,
+            "rules_version": risk.rules_version,
+            "model_version": risk.model_version,
+            "features": risk.features,
+            "degraded": risk.degraded,
+        },
+        "event": _event_row(opening.payment_id, 1, "payment.created", data),
+        **as_json(_hold(opening)),
     }
 
 
-def _change_parameters(change: PaymentChange) -> dict[str, Any]:
-    payment = change.payment
+def _change_document(changes: Sequence[PaymentChange], chain: Sequence[Step]) -> dict[str, Any]:
+    """What `platform.record_payment` takes: the row as it is after the last change, and all that is added."""
+    last = changes[-1]
+    payment = last.payment
+    before = {name: _latest(changes, name) for name in ("decline_code", "approval_code", "rrn")}
+    capture_before = _latest(changes, "capture_before")
     return {
-        "payment_id": change.payment_id,
-        "version": change.version,
-        "status": payment.status.value,
-        "amount_authorized_minor": payment.amount_authorized_minor,
-        "amount_captured_minor": payment.amount_captured_minor,
-        "amount_refunded_minor": payment.amount_refunded_minor,
-        "refunds_pending_minor": payment.refunds_pending_minor,
-        "capture_before": change.capture_before,
-        "decline_code": change.decline_code,
-        "status_reason": change.status_reason,
-        "approval_code": change.approval_code,
-        "rrn": change.rrn,
-        "at": change.occurred_at,
-        "event_id": _event_id(change.payment_id, change.version),
-        "event_type": f"payment.{change.event}",
-        "event_data": json.dumps(_event_data(change)),
+        "after": changes[0].version - 1,
+        "payment": {
+            "id": last.payment_id,
+            "version": last.version,
+            "status": payment.status,
+            "amount_authorized_minor": payment.amount_authorized_minor,
+            "amount_captured_minor": payment.amount_captured_minor,
+            "amount_refunded_minor": payment.amount_refunded_minor,
+            "refunds_pending_minor": payment.refunds_pending_minor,
+            "status_reason": last.status_reason,
+            "capture_before": capture_before.isoformat() if capture_before else None,
+            "updated_at": last.occurred_at.isoformat(),
+            **before,
+        },
+        "events": [
+            _event_row(change.payment_id, change.version, f"payment.{change.event}", _event_data(change))
+            for change in changes
+        ],
+        "refunds": [_refund_row(change, change.refund) for change in changes if change.refund is not None],
+        **as_json(chain),
+    }
+
+
+def _latest(changes: Sequence[PaymentChange], name: str) -> Any:
+    """The last of the changes that says something of `name`."""
+    return next((value for change in reversed(changes) if (value := getattr(change, name)) is not None), None)
+
+
+def _event_row(payment_id: str, version: int, type_: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": derived_id(EVENT, payment_id, str(version)),
+        "subject_id": payment_id,
+        "subject_sequence": version,
+        "type": type_,
+        "data": data,
     }
 
 
@@ -323,23 +358,14 @@ def _event_data(change: PaymentChange) -> dict[str, Any]:
     }
 
 
-def _refund_parameters(change: PaymentChange, refund: RefundRecord) -> dict[str, Any]:
+def _refund_row(change: PaymentChange, refund: RefundRecord) -> dict[str, Any]:
     return {
         "id": refund.refund_id,
-        "payment_id": change.payment_id,
         "account_id": refund.account_id,
         "amount_minor": refund.money.amount_minor,
-        "currency": refund.money.currency.value,
-        "status": refund.status.value,
+        "currency": refund.money.currency,
+        "status": refund.status,
         "reason": refund.reason,
         "failure_code": refund.failure_code,
-        "at": change.occurred_at,
+        "updated_at": change.occurred_at.isoformat(),
     }
-
-
-def _merchant(merchant: Merchant) -> dict[str, str]:
-    return dataclasses.asdict(merchant)
-
-
-def _event_id(payment_id: str, version: int) -> str:
-    return derived_id(EVENT, payment_id, str(version))

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
 from domain.errors import DurapayError
 
 
@@ -128,3 +131,15 @@ def refusal(code: str, subject: str) -> LedgerError:
     """The error for what `ledger.apply` answered."""
     error = _BY_CODE.get(code)
     return BreaksRule(subject, code) if error is None else error(subject)
+
+
+# What a function of the database raises, instead of answering it, so that all of its statement is undone.
+_REFUSED = "LG001"
+
+
+def refusal_in(error: DBAPIError) -> LedgerError | None:
+    """The refusal that `error` carries, if it is one."""
+    cause = error.orig
+    if not isinstance(cause, psycopg.Error) or cause.sqlstate != _REFUSED:
+        return None
+    return refusal(cause.diag.message_primary or "", cause.diag.message_detail or "")

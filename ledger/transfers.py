@@ -143,9 +143,8 @@ async def apply(connection: AsyncConnection, chain: Sequence[Step]) -> list[Appl
     Raises:
         ledger.errors.LedgerError: the chain is refused; nothing of it was applied and the transaction is still usable.
     """
-    opens = [_account_row(step) for step in chain if isinstance(step, OpenAccount)]
-    transfers = [_transfer_row(step) for step in chain if not isinstance(step, OpenAccount)]
-    result = await connection.execute(_APPLY, {"opens": json.dumps(opens), "chain": json.dumps(transfers)})
+    parameters = {name: json.dumps(rows) for name, rows in as_json(chain).items()}
+    result = await connection.execute(_APPLY, parameters)
     answer: dict[str, Any] = result.scalar_one()
     if "refused" in answer:
         raise refusal(answer["refused"], answer["subject"])
@@ -154,6 +153,14 @@ async def apply(connection: AsyncConnection, chain: Sequence[Step]) -> list[Appl
 
 
 _APPLY = text("SELECT ledger.apply(CAST(:opens AS jsonb), CAST(:chain AS jsonb))")
+
+
+def as_json(chain: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
+    """`chain` as `ledger.apply` takes it: the accounts (`opens`) and the transfers (`chain`), each in their order."""
+    return {
+        "opens": [_account_row(step) for step in chain if isinstance(step, OpenAccount)],
+        "chain": [_transfer_row(step) for step in chain if not isinstance(step, OpenAccount)],
+    }
 
 
 def _account_row(account: OpenAccount) -> dict[str, str | None]:

@@ -18,7 +18,8 @@ from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus,
 from domain.records import PaymentChange, PaymentOpening, RefundRecord
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
-from ledger.books import PaymentBooks, payable, receivable, suspense
+from ledger.accounts import payable, receivable, suspense
+from ledger.books import PaymentBooks
 from ledger.queries import TransferRecord, Violation, check_invariants, transfers_of
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

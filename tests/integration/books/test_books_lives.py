@@ -23,7 +23,7 @@ from domain.currency import Currency
 from domain.ids import REFUND, new_id
 from domain.payments import TRANSITIONS, Payment, PaymentEvent, PaymentStatus
 from domain.records import PaymentChange
-from ledger.books import suspense
+from ledger.accounts import suspense
 from ledger.queries import balance, check_invariants
 from store.engine import create_engine
 from tests.integration.books.support import Life, Shop, amounts, open_shop
