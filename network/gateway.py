@@ -124,7 +124,7 @@ class NetworkGateway:
         self._background = []
 
     async def authorize(self, command: AuthorizeCommand) -> AuthorizationOutcome:
-        """Asks the issuer for `command.money` (0100).
+        """Asks the issuer for `command.money` (0100), or, for a sale, takes it with its approval (0200).
 
         Raises:
             Unreachable: nothing was sent.
@@ -145,7 +145,7 @@ class NetworkGateway:
         return await self._once(command.effect_key, command, lambda: self._refund(command))
 
     async def reverse(self, command: ReverseCommand) -> ReversalOutcome:
-        """Undoes an authorization or refund, sent or not (0420).
+        """Undoes an authorization, sale or refund, sent or not (0420).
 
         Raises:
             NotAcknowledged: the reversal stands, and is to be repeated until it is acknowledged.
@@ -203,9 +203,11 @@ class NetworkGateway:
         async def build(entry: Entry, repeat: bool) -> Message:
             authentication = await self._credentials.authentication(handle) if handle else None
             card = self._credentials.card(credential.sealed_pan)
-            return messages.authorization(entry.purchase, card, authentication, repeat=repeat)
+            present = messages.sale if command.sale else messages.authorization
+            return present(entry.purchase, card, authentication, repeat=repeat)
 
-        effect = Effect(Kind.AUTHORIZE, command.effect_key, command.money, command.payment_id, credential.token_id)
+        kind = Kind.SALE if command.sale else Kind.AUTHORIZE
+        effect = Effect(kind, command.effect_key, command.money, command.payment_id, credential.token_id)
         acceptor = Acceptor.of(command.merchant, self._terminal_id)
         entry = await self._journal.open(effect, acceptor, credential.sealed_pan)
         try:
@@ -239,7 +241,13 @@ class NetworkGateway:
 
     async def _capture(self, command: CaptureCommand) -> Acknowledged:
         entry, original = await self._journal.open_about(
-            Effect(Kind.CAPTURE, command.effect_key, command.money, original_effect_key=command.original_effect_key)
+            Effect(
+                Kind.CAPTURE,
+                command.effect_key,
+                command.money,
+                original_effect_key=command.original_effect_key,
+                final=command.final,
+            )
         )
 
         async def build(entry: Entry, repeat: bool) -> Message:
@@ -258,7 +266,10 @@ class NetworkGateway:
         async def build(entry: Entry, repeat: bool) -> Message:
             card = self._credentials.card(_box(original))
             approval_code = original.approval_code or ""
-            return messages.reversal(entry.purchase, card, original.original, approval_code, repeat=repeat)
+            of_refund = original.effect.kind is Kind.REFUND
+            return messages.reversal(
+                entry.purchase, card, original.original, approval_code, of_refund=of_refund, repeat=repeat
+            )
 
         acknowledged = _acknowledged(await self._advise(entry, build))
         # It may have come while the reversal was on its way.
@@ -420,7 +431,7 @@ class NetworkGateway:
 
 def _identity(command: AuthorizeCommand) -> object:
     """What makes two commands the same: the sealed credential is made anew by the vault and may differ."""
-    return (command.effect_key, command.payment_id, command.money, command.credential.token_id)
+    return (command.effect_key, command.payment_id, command.money, command.credential.token_id, command.sale)
 
 
 def _box(original: Entry) -> str:

@@ -14,25 +14,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, Final, cast
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
     Executable,
     RowMapping,
     Select,
+    String,
     Table,
     Update,
     and_,
     bindparam,
+    case,
     func,
     null,
     or_,
     select,
     update,
 )
+from sqlalchemy import cast as cast_sql
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -44,14 +48,17 @@ from domain.network import LateAnswer
 from domain.outcomes import DoubtReason
 from network.codec import Message
 from network.errors import EffectKeyReused, JournalUnavailable, OriginalUnknown, StanExhausted
-from network.messages import Acceptor, Original, Purchase, Trace
+from network.messages import APPROVED, Acceptor, Original, Purchase, Trace, settlement_date
 from store.models.network import NetworkMessage
 
 _STAN_EXHAUSTED: Final = "54000"  # program_limit_exceeded, raised by the numbering trigger
 
 
 class Kind(StrEnum):
+    """`SALE` is an authorization that is taken at once; only what is asked on the wire tells the two apart."""
+
     AUTHORIZE = "authorize"
+    SALE = "sale"
     CAPTURE = "capture"
     REFUND = "refund"
     REVERSE = "reverse"
@@ -69,6 +76,7 @@ class State(StrEnum):
 # The first message of each kind; what the original of a reversal was called.
 _MTI: Final[Mapping[Kind, str]] = {
     Kind.AUTHORIZE: "0100",
+    Kind.SALE: "0200",
     Kind.REFUND: "0200",
     Kind.CAPTURE: "0220",
     Kind.REVERSE: "0420",
@@ -76,13 +84,21 @@ _MTI: Final[Mapping[Kind, str]] = {
 }
 _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
     "0110": frozenset({Kind.AUTHORIZE}),
-    "0210": frozenset({Kind.REFUND}),
+    "0210": frozenset({Kind.SALE, Kind.REFUND}),
     "0230": frozenset({Kind.CAPTURE}),
     "0430": frozenset({Kind.REVERSE}),
     "0630": frozenset({Kind.PROVISION}),
 }
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
 ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION})
+
+# To what a capture and a refund can refer. A sale was captured with its approval.
+_REFERRED: Final[Mapping[Kind, frozenset[Kind]]] = {
+    Kind.CAPTURE: frozenset({Kind.AUTHORIZE}),
+    Kind.REFUND: frozenset({Kind.AUTHORIZE, Kind.SALE}),
+}
+# What has a day in the network's clearing once it is acknowledged.
+_SETTLED: Final = (Kind.SALE, Kind.CAPTURE, Kind.REFUND, Kind.REVERSE)
 
 _TABLE: Final = cast(Table, NetworkMessage.__table__)
 _C: Final = _TABLE.c
@@ -102,6 +118,7 @@ _BEGIN: Final = (
         sealed_pan=func.coalesce(bindparam("box"), _C.sealed_pan),
     )
 )
+_TODAY: Final = cast_sql(func.timezone("UTC", func.clock_timestamp()), Date)
 _RECORD_ANSWER: Final = (
     update(_TABLE)
     .where(_C.effect_key == bindparam("key"), _OPEN)
@@ -109,6 +126,12 @@ _RECORD_ANSWER: Final = (
         state=State.ANSWERED,
         response_code=bindparam("code"),
         approval_code=bindparam("approval"),
+        settlement_date=case(
+            (
+                and_(_C.kind.in_(_SETTLED), bindparam("code", type_=String) == APPROVED),
+                func.coalesce(bindparam("settlement_date", type_=Date), _TODAY),
+            ),
+        ),
         answered_at=func.clock_timestamp(),
         doubt_reason=null(),
     )
@@ -118,7 +141,10 @@ _RECORD_ANSWER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an effect key stands for. The same key with anything else in here is a mistake of the caller."""
+    """What an effect key stands for. The same key with anything else in here is a mistake of the caller.
+
+    `final` is a capture's: whether it is the last one.
+    """
 
     kind: Kind
     effect_key: str
@@ -126,6 +152,7 @@ class Effect:
     payment_id: str | None = None
     token_id: str | None = None
     original_effect_key: str | None = None
+    final: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +171,7 @@ class Entry:
     answered_at: datetime | None
     reversal_decided_at: datetime | None
     late_response_code: str | None
+    settlement_date: date | None
 
     @property
     def purchase(self) -> Purchase:
@@ -189,8 +217,8 @@ class Journal:
         """
         async with self._connection() as connection:
             original = await _read(connection, _by_key(effect.original_effect_key))
-            if original is None or original.effect.kind is not Kind.AUTHORIZE or original.attempts == 0:
-                raise OriginalUnknown("no authorization was sent under the original's effect key")
+            if original is None or original.effect.kind not in _REFERRED[effect.kind] or original.attempts == 0:
+                raise OriginalUnknown("nothing to which this can refer was sent under the original's effect key")
             inherited = Effect(
                 effect.kind,
                 effect.effect_key,
@@ -198,6 +226,7 @@ class Journal:
                 effect.payment_id or original.effect.payment_id,
                 original.effect.token_id,
                 effect.original_effect_key,
+                effect.final,
             )
             rrn = original.trace.rrn if effect.kind is Kind.CAPTURE else None
             entry = await self._open(connection, inherited, original.acceptor, original.sealed_pan, rrn)
@@ -211,7 +240,7 @@ class Journal:
 
         Raises:
             EffectKeyReused: `effect_key` stands for something else.
-            OriginalUnknown: the original is neither an authorization nor a refund.
+            OriginalUnknown: the original is an advice.
         """
         async with self._connection(transaction=True) as connection:
             tombstone = {
@@ -226,7 +255,7 @@ class Journal:
                 return None
             original = _entry(row)
             if original.effect.kind in ADVICE:
-                raise OriginalUnknown("only an authorization or a refund can be reversed")
+                raise OriginalUnknown("an advice cannot be reversed")
             if original.state is State.CREATED:
                 await connection.execute(_step(original_effect_key, state=State.ABANDONED))
                 return None
@@ -274,6 +303,7 @@ class Journal:
             "key": entry.effect.effect_key,
             "code": message.get(39),
             "approval": message.fields.get(38),
+            "settlement_date": settlement_date(message, datetime.now(UTC).date()),
         }
         async with self._connection() as connection:
             decided = await _read(connection, _RECORD_ANSWER, answered)
@@ -375,6 +405,7 @@ class Journal:
             "payment_id": effect.payment_id,
             "token_id": effect.token_id,
             "original_effect_key": effect.original_effect_key,
+            "final": effect.final,
             "acceptor": asdict(acceptor) if acceptor else None,
             "sealed_pan": sealed_pan,
         }
@@ -461,6 +492,7 @@ def _entry(row: RowMapping) -> Entry:
             row["payment_id"],
             row["token_id"],
             row["original_effect_key"],
+            row["final"],
         ),
         state=State(row["state"]),
         trace=Trace(row["transmission_time"], row["stan"], row["acquirer_id"], row["rrn"]),
@@ -473,4 +505,5 @@ def _entry(row: RowMapping) -> Entry:
         answered_at=row["answered_at"],
         reversal_decided_at=row["reversal_decided_at"],
         late_response_code=row["late_response_code"],
+        settlement_date=row["settlement_date"],
     )

@@ -3,20 +3,25 @@
 | Message | Sent for | Answer |
 |---|---|---|
 | 0100, repeat 0101 | authorization of a token with its cryptogram | 0110 |
-| 0200, repeat 0201 | refund (processing code 20) | 0210 |
+| 0200, repeat 0201 | sale: authorization and capture in one (processing code 00); refund (20) | 0210 |
 | 0220, repeat 0221 | capture of an approved authorization | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
 | 0620, repeat 0621 | which card number a device number stands for (DE123) | 0630 |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
 
 A repeat carries the same DE7, DE11, DE32 and DE37 as its first sending: the host answers it from its own journal.
+
+What an acknowledgement moves or takes back belongs to one day of the network's clearing: DE15 of a 0210, 0230 or 0430
+names it (`MMDD`). It is the host's UTC day at its decision, or a later one when that day was closed before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Final, Self
 
 from domain.currency import Currency
@@ -215,12 +220,16 @@ def authorization(
     purchase: Purchase, card: Card, authentication: Authentication | None, *, repeat: bool = False
 ) -> Message:
     """0100 or 0101."""
-    sensitive = authentication.fields(purchase.money) if authentication else {}
-    return Message("0101" if repeat else "0100", {3: _PURCHASE, **purchase.fields(), **card.fields(), **sensitive})
+    return Message("0101" if repeat else "0100", _presented(purchase, card, authentication))
+
+
+def sale(purchase: Purchase, card: Card, authentication: Authentication | None, *, repeat: bool = False) -> Message:
+    """0200 or 0201: as an authorization, and its approval is the capture of the whole amount."""
+    return Message("0201" if repeat else "0200", _presented(purchase, card, authentication))
 
 
 def refund(purchase: Purchase, card: Card, original: Original, *, repeat: bool = False) -> Message:
-    """0200 or 0201. `original` is the authorization that was captured."""
+    """0200 or 0201. `original` is the authorization that was captured, or the sale."""
     return Message("0201" if repeat else "0200", _about(_REFUND, purchase, card, original, ""))
 
 
@@ -230,10 +239,16 @@ def capture(purchase: Purchase, card: Card, original: Original, approval_code: s
 
 
 def reversal(
-    purchase: Purchase, card: Card, original: Original, approval_code: str, *, repeat: bool = False
+    purchase: Purchase,
+    card: Card,
+    original: Original,
+    approval_code: str,
+    *,
+    of_refund: bool = False,
+    repeat: bool = False,
 ) -> Message:
     """0420 or 0421. `approval_code` is DE38 of the original, empty when no answer to it came."""
-    processing_code = _REFUND if original.mti == "0200" else _PURCHASE
+    processing_code = _REFUND if of_refund else _PURCHASE
     return Message("0421" if repeat else "0420", _about(processing_code, purchase, card, original, approval_code))
 
 
@@ -290,6 +305,23 @@ def amount(message: Message) -> Money:
     return Money(int(message.get(4)), currency)
 
 
+def is_refund(message: Message) -> bool:
+    """Whether the processing code (DE3) of `message` gives money back instead of taking it."""
+    return message.get(3) == _REFUND
+
+
+def settlement_date(message: Message, today: date) -> date | None:
+    """DE15 of an answer as the date next to `today`, since it names no year; None without a DE15 that is a date."""
+    month_and_day = message.fields.get(15)
+    if month_and_day is None:
+        return None
+    candidates = []
+    for year in (today.year - 1, today.year, today.year + 1):
+        with contextlib.suppress(ValueError):  # 29 February is in some of these years only
+            candidates.append(date(year, int(month_and_day[:2]), int(month_and_day[2:])))
+    return min(candidates, key=lambda candidate: abs(candidate - today), default=None)
+
+
 def token_pan(message: Message) -> str:
     """The card number in DE123 of a provisioning advice.
 
@@ -310,6 +342,11 @@ def cvv(message: Message) -> str | None:
     """
     value = message.fields.get(126)
     return None if value is None else _parse_subfields(value, 126).get(_CVV2)
+
+
+def _presented(purchase: Purchase, card: Card, authentication: Authentication | None) -> dict[int, str]:
+    sensitive = authentication.fields(purchase.money) if authentication else {}
+    return {3: _PURCHASE, **purchase.fields(), **card.fields(), **sensitive}
 
 
 def _about(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,10 +17,10 @@ from domain.cards import luhn_valid, masked
 from network import tlv
 from network.codec import Message
 from network.errors import MessageInvalid
-from network.messages import APPROVED, Original, amount, answer, request_key, token_pan
+from network.messages import APPROVED, Original, amount, answer, is_refund, request_key, token_pan
 from network.simulator.cards import Behaviour, card
 from network.simulator.emv import cryptogram_valid
-from network.simulator.store import Store, Token, Transaction
+from network.simulator.store import Kind, Store, Token, Transaction
 
 DECLINED: Final = "05"
 INVALID_TRANSACTION: Final = "12"
@@ -95,30 +96,39 @@ class IssuerHost:
             match message.mti[:3]:
                 case "010":
                     return self._authorize(message)
-                case "020":
+                case "020" if is_refund(message):
                     return Decision(self._refund(message))
+                case "020":
+                    return self._authorize(message)
                 case "022":
-                    return Decision(answer(message, self._capture(message)))
+                    return Decision(self._settled(message, self._capture(message)))
                 case "042":
-                    response_code = self._reverse(message)
-                    return Decision(answer(message, response_code), drop=self._loses_acknowledgement(message))
+                    decided = self._settled(message, self._reverse(message))
+                    return Decision(decided, drop=self._loses_acknowledgement(message))
                 case _:
                     return Decision(answer(message, self._provision(message)))
         except MessageInvalid:
             return Decision(answer(message, FORMAT_ERROR))
 
     def _authorize(self, message: Message) -> Decision:
-        amount(message)
+        """An authorization, or a sale, which is captured for its whole amount at once."""
+        kind = Kind.SALE if message.mti.startswith("020") else Kind.AUTHORIZATION
+        money = amount(message)
         token = self._store.token(self._fingerprint(message.get(2)))
         response_code = self._check(message, token)
         behaviour = Behaviour(token.behaviour) if token else Behaviour.DECLINE
         if response_code == APPROVED and token is not None and behaviour is not Behaviour.REFUND_DECLINE:
             response_code = token.response_code
-        decided = _with_approval(message, response_code)
-        self._store.keep_transaction(message, "0100", token.card_name if token else "unknown", decided, None)
+        if kind is Kind.SALE:
+            decided = self._settled(message, response_code, _approval(response_code))
+        else:
+            decided = answer(message, response_code, _approval(response_code))
+        identifier = self._store.keep_transaction(message, kind, token, decided)
+        if kind is Kind.SALE and response_code == APPROVED:
+            self._store.capture(identifier, money.amount_minor)
         match behaviour:
             case Behaviour.TIMEOUT_THEN_APPROVE | Behaviour.TIMEOUT_THEN_DECLINE | Behaviour.LOST_REVERSAL:
-                return Decision(decided, drop=message.mti == "0100")
+                return Decision(decided, drop=message.mti in ("0100", "0200"))
             case Behaviour.LATE_ANSWER:
                 return Decision(decided, delay_seconds=self._late_answer_seconds)
             case Behaviour.DUPLICATE_ANSWER:
@@ -132,7 +142,7 @@ class IssuerHost:
 
     def _check(self, message: Message, token: Token | None) -> str:
         """DE39 before the card's own behaviour is asked."""
-        if self._store.reversed_ahead(_as_original(message, "0100")):
+        if self._store.reversed_ahead(_as_original(message)):
             return DECLINED
         if token is None:
             return UNKNOWN_NUMBER
@@ -163,9 +173,9 @@ class IssuerHost:
         response_code = APPROVED
         if token is None:
             response_code = UNKNOWN_NUMBER
-        elif self._store.reversed_ahead(_as_original(message, "0200")):
+        elif self._store.reversed_ahead(_as_original(message)):
             response_code = DECLINED
-        elif original is None or not _stands(original, message, "0100"):
+        elif original is None or not _stands(original, message, Kind.AUTHORIZATION, Kind.SALE):
             response_code = INVALID_TRANSACTION
         elif original.refunded_minor + money.amount_minor > original.captured_minor:
             response_code = INVALID_AMOUNT
@@ -173,10 +183,8 @@ class IssuerHost:
             response_code = token.response_code
         else:
             self._store.refund(original.id, money.amount_minor)
-        decided = _with_approval(message, response_code)
-        self._store.keep_transaction(
-            message, "0200", token.card_name if token else "unknown", decided, original.id if original else None
-        )
+        decided = self._settled(message, response_code, _approval(response_code))
+        self._store.keep_transaction(message, Kind.REFUND, token, decided, original.id if original else None)
         return decided
 
     def _capture(self, message: Message) -> str:
@@ -184,7 +192,7 @@ class IssuerHost:
         money = amount(message)
         if original is None:
             return ORIGINAL_UNKNOWN
-        if not _stands(original, message, "0100"):
+        if not _stands(original, message, Kind.AUTHORIZATION):
             return INVALID_TRANSACTION
         if original.captured_minor + money.amount_minor > original.amount_minor:
             return INVALID_AMOUNT
@@ -192,18 +200,23 @@ class IssuerHost:
         return APPROVED
 
     def _reverse(self, message: Message) -> str:
-        """A reversal of something that is not known (yet) is remembered: if it still comes, it is declined."""
+        """A reversal of something that is not known (yet) is remembered: if it still comes, it is declined.
+
+        What was captured by an advice of its own is given back by a refund only; a sale that was not refunded yet
+        is taken back whole.
+        """
         named = Original.of(message)
         original = self._store.transaction_of(named)
         if original is None:
             self._store.remember_reversal(named)
             return APPROVED
-        if original.captured_minor:
+        if original.refunded_minor or (original.captured_minor and original.kind is not Kind.SALE):
             return NO_ACTION_TAKEN
         if original.reversed_at is None:
             self._store.reverse(original.id)
-            if original.refund_of is not None and original.response_code == APPROVED:
-                self._store.refund(original.refund_of, -original.amount_minor)
+            if original.kind is Kind.REFUND and original.response_code == APPROVED:
+                assert original.about is not None, "an approved refund is about something"
+                self._store.refund(original.about, -original.amount_minor)
         return APPROVED
 
     def _provision(self, message: Message) -> str:
@@ -214,16 +227,22 @@ class IssuerHost:
         token = Token(
             self._fingerprint(dpan),
             self._fingerprint(pan),
+            masked(pan),
             test_card.name,
             test_card.behaviour,
             test_card.response_code,
         )
         known = self._store.token(token.fingerprint)
         if known is None:
-            self._store.keep_token(token, masked(dpan), masked(pan))
+            self._store.keep_token(token, masked(dpan))
         elif known.card_fingerprint != token.card_fingerprint:
             return INVALID_TRANSACTION
         return APPROVED
+
+    def _settled(self, message: Message, response_code: str, more: Mapping[int, str] | None = None) -> Message:
+        """The answer to what moves money, with the day of clearing (DE15) to which it belongs when it is approved."""
+        day = {15: f"{datetime.now(UTC):%m%d}"} if response_code == APPROVED else {}
+        return answer(message, response_code, {**(more or {}), **day})
 
     def _loses_acknowledgement(self, message: Message) -> bool:
         if message.mti not in ("0420", "0421"):
@@ -242,19 +261,19 @@ def _same(message: Message, before: Message) -> bool:
     return all(message.fields.get(number) == before.fields.get(number) for number in (4, 37, 49))
 
 
-def _stands(original: Transaction, message: Message, mti: str) -> bool:
+def _stands(original: Transaction, message: Message, *kinds: Kind) -> bool:
     return (
-        original.mti == mti
+        original.kind in kinds
         and original.response_code == APPROVED
         and original.reversed_at is None
         and original.currency == message.get(49)
     )
 
 
-def _as_original(message: Message, mti: str) -> Original:
-    return Original(mti, message.get(11), message.get(7), message.get(32).lstrip("0"))
+def _as_original(message: Message) -> Original:
+    """`message`, be it a first sending or a repeat, as DE90 of its reversal names it."""
+    return Original(f"{message.mti[:3]}0", message.get(11), message.get(7), message.get(32).lstrip("0"))
 
 
-def _with_approval(message: Message, response_code: str) -> Message:
-    more = {38: f"{secrets.randbelow(10**6):06d}"} if response_code == APPROVED else {}
-    return answer(message, response_code, more)
+def _approval(response_code: str) -> dict[int, str]:
+    return {38: f"{secrets.randbelow(10**6):06d}"} if response_code == APPROVED else {}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,8 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 CREATE TABLE IF NOT EXISTS transactions (
     id                 INTEGER PRIMARY KEY,
+    kind               TEXT NOT NULL
+                       CHECK (kind IN ('authorization', 'sale', 'increment', 'verification', 'refund')),
     received_at        TEXT NOT NULL,
     mti                TEXT NOT NULL,
     stan               TEXT NOT NULL,
@@ -60,13 +63,18 @@ CREATE TABLE IF NOT EXISTS transactions (
     acquirer_id        TEXT NOT NULL,
     rrn                TEXT NOT NULL,
     card_name          TEXT NOT NULL,
+    card_masked        TEXT NOT NULL DEFAULT '',
+    acceptor           TEXT NOT NULL DEFAULT '{}',
     amount_minor       INTEGER NOT NULL,
     currency           TEXT NOT NULL,
     response_code      TEXT NOT NULL,
     approval_code      TEXT,
-    captured_minor     INTEGER NOT NULL DEFAULT 0 CHECK (captured_minor BETWEEN 0 AND amount_minor),
+    incremented_minor  INTEGER NOT NULL DEFAULT 0 CHECK (incremented_minor >= 0),
+    captured_minor     INTEGER NOT NULL DEFAULT 0
+                       CHECK (captured_minor BETWEEN 0 AND amount_minor + incremented_minor),
     refunded_minor     INTEGER NOT NULL DEFAULT 0 CHECK (refunded_minor BETWEEN 0 AND captured_minor),
-    refund_of          INTEGER REFERENCES transactions (id),
+    about              INTEGER REFERENCES transactions (id),
+    completed_at       TEXT,
     reversed_at        TEXT,
     UNIQUE (stan, transmission_time, acquirer_id, mti)
 );
@@ -82,12 +90,42 @@ CREATE TABLE IF NOT EXISTS cryptograms (
 """
 
 
+# Before version 1 there were authorizations (0100) and refunds (0200) only.
+_FROM_VERSION_0: Final = """
+BEGIN IMMEDIATE;
+ALTER TABLE transactions RENAME TO transactions_of_version_0;
+DROP INDEX transactions_rrn;
+{schema}
+INSERT INTO transactions (id, kind, received_at, mti, stan, transmission_time, acquirer_id, rrn, card_name,
+        amount_minor, currency, response_code, approval_code, captured_minor, refunded_minor, about, reversed_at)
+    SELECT id, CASE mti WHEN '0100' THEN 'authorization' ELSE 'refund' END, received_at, mti, stan, transmission_time,
+        acquirer_id, rrn, card_name, amount_minor, currency, response_code, approval_code, captured_minor,
+        refunded_minor, refund_of, reversed_at
+    FROM transactions_of_version_0;
+DROP TABLE transactions_of_version_0;
+COMMIT;
+"""
+_VERSION: Final = 1
+
+# The merchant as the message names it: category, terminal, id, name and place.
+_ACCEPTOR: Final = (18, 41, 42, 43)
+
+
+class Kind(StrEnum):
+    """What a transaction is. A sale is an authorization that is captured with its approval."""
+
+    AUTHORIZATION = "authorization"
+    SALE = "sale"
+    REFUND = "refund"
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A device number as the host knows it."""
 
     fingerprint: str
     card_fingerprint: str
+    card_masked: str
     card_name: str
     behaviour: str
     response_code: str
@@ -95,17 +133,23 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An authorization (0100) or refund (0200) and what became of it, in minor units of `currency`."""
+    """What was asked for and what became of it, in minor units of `currency`.
+
+    `incremented_minor` is what increments added to an authorization; `about` the transaction that a refund or an
+    increment is about. At `completed_at` the last capture came.
+    """
 
     id: int
-    mti: str
+    kind: Kind
     card_name: str
     amount_minor: int
     currency: str
     response_code: str
+    incremented_minor: int
     captured_minor: int
     refunded_minor: int
-    refund_of: int | None
+    about: int | None
+    completed_at: str | None
     reversed_at: str | None
 
 
@@ -118,7 +162,16 @@ class Store:
         self._database.execute("PRAGMA journal_mode = WAL")
         # A killed process loses nothing with this; only a killed machine could lose the last messages.
         self._database.execute("PRAGMA synchronous = NORMAL")
+        self._upgrade()
         self._database.executescript(_SCHEMA)
+        self._database.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _upgrade(self) -> None:
+        """Brings the transactions of a journal that older code wrote into today's layout."""
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        known = self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'transactions'").fetchone()
+        if known and version < _VERSION:
+            self._database.executescript(_FROM_VERSION_0.format(schema=_SCHEMA))
 
     def close(self) -> None:
         self._database.close()
@@ -167,16 +220,21 @@ class Store:
         if row is None:
             return None
         return Token(
-            row["fingerprint"], row["card_fingerprint"], row["card_name"], row["behaviour"], row["response_code"]
+            row["fingerprint"],
+            row["card_fingerprint"],
+            row["card_masked"],
+            row["card_name"],
+            row["behaviour"],
+            row["response_code"],
         )
 
-    def keep_token(self, token: Token, masked: str, card_masked: str) -> None:
+    def keep_token(self, token: Token, masked: str) -> None:
         self._run(
             "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             token.fingerprint,
             masked,
             token.card_fingerprint,
-            card_masked,
+            token.card_masked,
             token.card_name,
             token.behaviour,
             token.response_code,
@@ -196,24 +254,28 @@ class Store:
         return None if row is None else _transaction(row)
 
     def keep_transaction(
-        self, message: Message, mti: str, card_name: str, answer: Message, refund_of: int | None
-    ) -> None:
-        self._run(
-            "INSERT INTO transactions (received_at, mti, stan, transmission_time, acquirer_id, rrn, card_name,"
-            " amount_minor, currency, response_code, approval_code, refund_of)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self, message: Message, kind: Kind, token: Token | None, answer: Message, about: int | None = None
+    ) -> int:
+        """Its id. A repeat (0101, 0201) that came first is kept as what it repeats."""
+        return self._insert(
+            "INSERT INTO transactions (kind, received_at, mti, stan, transmission_time, acquirer_id, rrn, card_name,"
+            " card_masked, acceptor, amount_minor, currency, response_code, approval_code, about)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            kind,
             _now(),
-            mti,
+            f"{message.mti[:3]}0",
             message.get(11),
             message.get(7),
             message.get(32).lstrip("0"),
             message.get(37),
-            card_name,
+            token.card_name if token else "unknown",
+            token.card_masked if token else "",
+            json.dumps({str(number): message.fields[number] for number in _ACCEPTOR if number in message.fields}),
             int(message.get(4)),
             message.get(49),
             answer.get(39),
             answer.fields.get(38),
-            refund_of,
+            about,
         )
 
     def capture(self, transaction_id: int, amount_minor: int) -> None:
@@ -228,7 +290,8 @@ class Store:
         )
 
     def reverse(self, transaction_id: int) -> None:
-        self._run("UPDATE transactions SET reversed_at = ? WHERE id = ?", _now(), transaction_id)
+        """Nothing of it is captured any more either: that of a sale was, by its approval."""
+        self._run("UPDATE transactions SET reversed_at = ?, captured_minor = 0 WHERE id = ?", _now(), transaction_id)
 
     def remember_reversal(self, original: Original) -> None:
         self._run("INSERT OR IGNORE INTO reversals_ahead VALUES (?, ?, ?, ?)", *_original_key(original))
@@ -257,7 +320,10 @@ class Store:
         return received
 
     def journal(self, rrns: Sequence[str], since: datetime | None) -> dict[str, list[dict[str, Any]]]:
-        """Messages, authorizations and refunds, oldest first: of `rrns` (all without any), from `since` on."""
+        """Messages, authorizations (sales among them) and refunds, oldest first.
+
+        Of `rrns` (all without any), from `since` on.
+        """
         marks = ", ".join("?" * len(rrns))
         condition = f"received_at >= ? AND rrn IN ({marks})" if rrns else "received_at >= ?"
         values = (since.astimezone(UTC).isoformat() if since else "", *rrns)
@@ -269,13 +335,18 @@ class Store:
         standing = [{**dict(row), "state": _state(row)} for row in transactions]
         return {
             "messages": [dict(row) for row in messages],
-            "authorizations": [entry for entry in standing if entry["mti"] == "0100"],
-            "refunds": [entry for entry in standing if entry["mti"] == "0200"],
+            "authorizations": [entry for entry in standing if entry["kind"] in (Kind.AUTHORIZATION, Kind.SALE)],
+            "refunds": [entry for entry in standing if entry["kind"] == Kind.REFUND],
         }
 
     def _one(self, statement: str, *values: object) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.execute(statement, values).fetchone()
         return row
+
+    def _insert(self, statement: str, *values: object) -> int:
+        identifier = self._database.execute(statement, values).lastrowid
+        assert identifier is not None
+        return identifier
 
     def _run(self, statement: str, *values: object) -> int:
         return self._database.execute(statement, values).rowcount
@@ -292,14 +363,16 @@ def _original_key(original: Original) -> tuple[str, str, str, str]:
 def _transaction(row: sqlite3.Row) -> Transaction:
     return Transaction(
         row["id"],
-        row["mti"],
+        Kind(row["kind"]),
         row["card_name"],
         row["amount_minor"],
         row["currency"],
         row["response_code"],
+        row["incremented_minor"],
         row["captured_minor"],
         row["refunded_minor"],
-        row["refund_of"],
+        row["about"],
+        row["completed_at"],
         row["reversed_at"],
     )
 

@@ -15,10 +15,12 @@ from store.models.base import Base
 class NetworkMessage(Base):
     """One effect at the card network: what was asked, under which numbers, and what became of it.
 
-    `kind` is authorize, capture, refund, reverse or provision. `state` is created, sending, answered, unanswered
-    or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC). `sealed_pan` is a box that only the network worker
-    opens; a card number in clear is nowhere in this table. A row without a kind is the tombstone of an effect that
-    was given up before it was asked for.
+    `kind` is authorize, sale, increment, verify, capture, refund, reverse, provision, represent or accept. `state` is
+    created, sending, answered, unanswered or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC). `sealed_pan`
+    is a box that only the network worker opens; a card number in clear is nowhere in this table. `final` marks the
+    last capture of an authorization. `settlement_date` is the day of the network's clearing to which what was
+    acknowledged belongs (DE15). `dispute` is what was said about a chargeback. A row without a kind is the tombstone
+    of an effect that was given up before it was asked for.
     """
 
     __tablename__ = "messages"
@@ -30,6 +32,17 @@ class NetworkMessage(Base):
             "ix_messages_late_answered_at",
             "late_answered_at",
             postgresql_where=text("late_answered_at IS NOT NULL AND late_reported_at IS NULL"),
+        ),
+        Index(
+            "ix_messages_settlement_date",
+            "settlement_date",
+            "effect_key",
+            postgresql_where=text("settlement_date IS NOT NULL"),
+        ),
+        Index(
+            "ix_messages_doubted",
+            "sent_at",
+            postgresql_where=text("kind IN ('sale', 'refund') AND state IN ('sending', 'unanswered')"),
         ),
         {"schema": "network"},
     )
@@ -61,3 +74,35 @@ class NetworkMessage(Base):
     reversal_decided_at: Mapped[datetime | None]
     late_answered_at: Mapped[datetime | None]
     late_reported_at: Mapped[datetime | None]
+    final: Mapped[bool | None]
+    settlement_date: Mapped[date | None]
+    dispute: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+
+class ChargebackNoticeRow(Base):
+    """What the network said of a dispute: stored before it is acknowledged, and told to the platform after that.
+
+    `kind` is inquiry or chargeback, `stage` opened, won or lost. `original_effect_key` names the authorization or
+    sale that is disputed.
+    """
+
+    __tablename__ = "chargeback_notices"
+    __table_args__ = (
+        Index("ix_chargeback_notices_untold", "received_at", postgresql_where=text("told_at IS NULL")),
+        {"schema": "network"},
+    )
+
+    chargeback_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    original_effect_key: Mapped[str] = mapped_column(ForeignKey("network.messages.effect_key"))
+    payment_id: Mapped[str]
+    acquirer_id: Mapped[str]
+    rrn: Mapped[str] = mapped_column(CHAR(12))
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str] = mapped_column(CHAR(3))
+    reason_code: Mapped[str]
+    raised_at: Mapped[datetime]
+    respond_by: Mapped[datetime | None]
+    received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    told_at: Mapped[datetime | None]

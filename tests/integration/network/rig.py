@@ -9,10 +9,12 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.cards import luhn_check_digit
@@ -21,6 +23,7 @@ from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import AuthorizeCommand, LateAnswer, ProvisionCommand, SealedCredential
 from network.codec import Message, decode, encode
+from network.errors import NotAcknowledged, Unreachable
 from network.framing import FrameDecoder, frame
 from network.gateway import NetworkGateway
 from network.link import NetworkLink
@@ -59,6 +62,35 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
         while not await condition():  # noqa: ASYNC110 - the other side has no event to wait for
             await asyncio.sleep(0.02)
     assert what
+
+
+async def journaled(engine: AsyncEngine, effect_key: str) -> dict[str, Any]:
+    """The row of `effect_key` in our journal."""
+    async with engine.connect() as connection:
+        result = await connection.execute(
+            text("SELECT * FROM network.messages WHERE effect_key = :key"), {"key": effect_key}
+        )
+        return dict(result.mappings().one())
+
+
+async def until_sent(call: Callable[[Any], Awaitable[Any]], command: Any) -> Any:
+    """What `call` makes of `command`: an impatient gateway may find its time over before it has written anything."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                return await call(command)
+            except Unreachable:
+                await asyncio.sleep(0.02)
+
+
+async def until_reachable(call: Callable[[Any], Awaitable[Any]], command: Any) -> Any:
+    """The same for what is repeated until it is acknowledged."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                return await call(command)
+            except (Unreachable, NotAcknowledged):
+                await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -114,6 +146,20 @@ class Rig:
         if self.deaf:
             raise ConnectionError("the receiver of late answers is away")
         self.late_answers.append(late)
+
+    async def leave_sending(self, command: AuthorizeCommand, attempts: int = 1) -> None:
+        """Journals `command` as a worker does that dies between its commit and the network."""
+        gateway = await self.disconnected()
+        with pytest.raises(Unreachable):
+            await gateway.authorize(command)
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "UPDATE network.messages SET state = 'sending', attempts = :attempts, sent_at = now()"
+                    " WHERE effect_key = :key"
+                ),
+                {"key": command.effect_key, "attempts": attempts},
+            )
 
     def key(self, step: str) -> str:
         return f"pay_{secrets.token_hex(8)}:{step}:1"

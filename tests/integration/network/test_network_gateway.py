@@ -39,7 +39,10 @@ from tests.integration.network.rig import (
     approve,
     closed_port,
     eventually,
+    journaled,
     simulator_config,
+    until_reachable,
+    until_sent,
     usd,
 )
 
@@ -50,14 +53,6 @@ LOST_REVERSAL = "4000990000040000"
 DUPLICATE_ANSWER = "4000990000050009"
 DROPPED_CONNECTION = "4000990000060008"
 WRONG_AMOUNT = "4000990000070007"
-
-
-async def row(engine: AsyncEngine, effect_key: str) -> dict[str, Any]:
-    async with engine.connect() as connection:
-        result = await connection.execute(
-            text("SELECT * FROM network.messages WHERE effect_key = :key"), {"key": effect_key}
-        )
-        return dict(result.mappings().one())
 
 
 async def received(simulator: SimulatorServer, mti: str) -> list[dict[str, Any]]:
@@ -74,7 +69,7 @@ async def test_an_authorization_is_approved_and_stored_on_both_sides(rig: Rig, s
     assert [(entry["state"], entry["approval_code"]) for entry in journal["authorizations"]] == [
         ("approved", outcome.approval_code)
     ]
-    stored = await row(rig.engine, command.effect_key)
+    stored = await journaled(rig.engine, command.effect_key)
     assert (stored["state"], stored["response_code"], stored["attempts"]) == ("answered", "00", 1)
     assert await gateway.rrns(command.payment_id) == [outcome.rrn]
 
@@ -146,7 +141,7 @@ async def test_a_lost_answer_is_unknown_and_its_reversal_is_acknowledged(
 ) -> None:
     gateway = await rig.impatient()
     command = await rig.command(await rig.token(await rig.gateway(), pan))
-    outcome = await _until_sent(gateway.authorize, command)
+    outcome = await until_sent(gateway.authorize, command)
     assert isinstance(outcome, Unknown)
     assert outcome.reason is DoubtReason.TIMEOUT
     assert await gateway.authorize(command) == outcome
@@ -175,7 +170,7 @@ async def test_an_approval_after_the_reversal_is_recorded_reported_and_never_app
         gateway = await rig.gateway(port=host.port)
         impatient = await rig.impatient(port=host.port)
         command = await rig.command(rig.new_dpan())
-        outcome = await _until_sent(impatient.authorize, command)
+        outcome = await until_sent(impatient.authorize, command)
         assert isinstance(outcome, Unknown)
         await impatient.close()
         assert isinstance(await gateway.reverse(ReverseCommand(rig.key("reverse"), command.effect_key)), Reversed)
@@ -189,7 +184,7 @@ async def test_an_approval_after_the_reversal_is_recorded_reported_and_never_app
         assert (late.payment_id, late.effect_key) == (command.payment_id, command.effect_key)
         assert (late.response_code, late.stan, late.rrn) == ("00", outcome.stan, outcome.rrn)
         assert await gateway.authorize(command) == outcome
-        stored = await row(rig.engine, command.effect_key)
+        stored = await journaled(rig.engine, command.effect_key)
         assert (stored["state"], stored["response_code"], stored["late_response_code"]) == ("unanswered", None, "00")
         again = await gateway.reverse(ReverseCommand(rig.key("reverse"), command.effect_key))
         assert isinstance(again, Reversed)
@@ -231,7 +226,7 @@ async def test_the_late_card_is_unknown_then_late_then_reversed(rig: Rig, tmp_pa
     async with SimulatorServer(simulator_config(folder, late_answer_seconds=1.5)) as simulator:
         gateway = await rig.gateway(answer_timeout_seconds=0.7, port=simulator.port)
         dpan = await rig.token(await rig.gateway(port=simulator.port), LATE_ANSWER)
-        outcome = await _until_sent(gateway.authorize, await rig.command(dpan))
+        outcome = await until_sent(gateway.authorize, await rig.command(dpan))
         assert isinstance(outcome, Unknown)
 
         async def reported() -> bool:
@@ -248,11 +243,11 @@ async def test_a_late_answer_that_could_not_be_reported_is_reported_by_the_next_
         rig.deaf = True
         gateway = await rig.impatient(port=host.port)
         command = await rig.command(rig.new_dpan())
-        assert isinstance(await _until_sent(gateway.authorize, command), Unknown)
+        assert isinstance(await until_sent(gateway.authorize, command), Unknown)
         host.write(held[0])
 
         async def recorded() -> bool:
-            return bool((await row(rig.engine, command.effect_key))["late_response_code"] == "00")
+            return bool((await journaled(rig.engine, command.effect_key))["late_response_code"] == "00")
 
         await eventually(recorded, "the late answer in the journal")
         await gateway.close()
@@ -275,7 +270,7 @@ async def test_a_duplicate_approval_is_ignored(rig: Rig, simulator: SimulatorSer
     # Answers on one connection come in order: when this one is here, the duplicate was seen.
     assert isinstance(await gateway.authorize(await rig.command(dpan)), Approved)
     await gateway.close()
-    stored = await row(rig.engine, command.effect_key)
+    stored = await journaled(rig.engine, command.effect_key)
     assert (stored["state"], stored["late_response_code"]) == ("answered", None)
     assert rig.late_answers == []
 
@@ -296,7 +291,7 @@ async def test_a_connection_dropped_instead_of_the_answer_is_doubt(rig: Rig, sim
     outcome = await gateway.authorize(command)
     assert isinstance(outcome, Unknown)
     assert outcome.reason is DoubtReason.CONNECTION_LOST
-    await _until_reachable(gateway.reverse, ReverseCommand(rig.key("reverse"), command.effect_key))
+    await until_reachable(gateway.reverse, ReverseCommand(rig.key("reverse"), command.effect_key))
     assert [entry["state"] for entry in (await simulator.journal(outcome.rrn))["authorizations"]] == ["reversed"]
 
 
@@ -318,9 +313,9 @@ async def test_with_the_link_down_nothing_is_sent_and_the_same_command_succeeds_
     await eventually(unreachable, "the link down")
     with pytest.raises(Unreachable):
         await gateway.authorize(command)
-    assert (await row(rig.engine, command.effect_key))["state"] == "created"
+    assert (await journaled(rig.engine, command.effect_key))["state"] == "created"
     simulator.reset_faults()
-    outcome = await _until_reachable(gateway.authorize, command)
+    outcome = await until_reachable(gateway.authorize, command)
     assert isinstance(outcome, Approved)
     assert len(await received(simulator, "0100")) == 1
 
@@ -396,7 +391,7 @@ async def test_a_lost_acknowledgement_five_times_is_one_reversal_even_across_a_r
         while second.faults.drop_reversal_acknowledgements:
             with pytest.raises((NotAcknowledged, Unreachable)):
                 await gateway.reverse(reversal)
-        assert isinstance(await _until_reachable(patient.reverse, reversal), Reversed)
+        assert isinstance(await until_reachable(patient.reverse, reversal), Reversed)
         journal = await second.journal(approved.rrn)
         assert [entry["state"] for entry in journal["authorizations"]] == ["reversed"]
         kinds = [message["mti"] for message in journal["messages"]]
@@ -411,12 +406,12 @@ async def test_the_card_that_loses_acknowledgements_is_reversed_in_the_end(
     impatient = await rig.impatient()
     patient = await rig.gateway()
     command = await rig.command(await rig.token(patient, LOST_REVERSAL))
-    outcome = await _until_sent(impatient.authorize, command)
+    outcome = await until_sent(impatient.authorize, command)
     assert isinstance(outcome, Unknown)
     reversal = ReverseCommand(rig.key("reverse"), command.effect_key)
     for _ in range(2):
         with pytest.raises(NotAcknowledged):
-            await _until_sent(impatient.reverse, reversal)
+            await until_sent(impatient.reverse, reversal)
     assert isinstance(await patient.reverse(reversal), Reversed)
     assert [entry["state"] for entry in (await simulator.journal(outcome.rrn))["authorizations"]] == ["reversed"]
 
@@ -439,11 +434,11 @@ async def test_a_late_acknowledgement_spares_the_repetition(rig: Rig) -> None:
         assert isinstance(await gateway.authorize(command), Approved)
         capture = CaptureCommand(rig.key("capture"), command.effect_key, usd(1050))
         with pytest.raises(NotAcknowledged):
-            await _until_sent(impatient.capture, capture)
+            await until_sent(impatient.capture, capture)
         host.write(held[0])
 
         async def acknowledged() -> bool:
-            return bool((await row(rig.engine, capture.effect_key))["state"] == "answered")
+            return bool((await journaled(rig.engine, capture.effect_key))["state"] == "answered")
 
         await eventually(acknowledged, "the acknowledgement")
         assert isinstance(await gateway.capture(capture), Acknowledged)
@@ -483,7 +478,7 @@ async def test_a_killed_worker_leaves_an_effect_that_its_successor_finds(
     process.kill()
     await process.wait()
     simulator.reset_faults()
-    assert (await row(rig.engine, command.effect_key))["state"] == "sending"
+    assert (await journaled(rig.engine, command.effect_key))["state"] == "sending"
     outcome = await gateway.authorize(command)
     assert isinstance(outcome, Approved)
     journal = await simulator.journal(outcome.rrn)
@@ -494,25 +489,10 @@ async def test_a_killed_worker_leaves_an_effect_that_its_successor_finds(
     assert [entry["state"] for entry in journal["authorizations"]] == ["approved"]
 
 
-async def _left_sending(rig: Rig, command: Any, attempts: int = 1) -> None:
-    """Journals `command` as a worker does that dies between its commit and the network."""
-    gateway = await rig.disconnected()
-    with pytest.raises(Unreachable):
-        await gateway.authorize(command)
-    async with rig.engine.begin() as connection:
-        await connection.execute(
-            text(
-                "UPDATE network.messages SET state = 'sending', attempts = :attempts, sent_at = now()"
-                " WHERE effect_key = :key"
-            ),
-            {"key": command.effect_key, "attempts": attempts},
-        )
-
-
 async def test_a_successor_repeats_what_the_host_never_got(rig: Rig, simulator: SimulatorServer) -> None:
     gateway = await rig.gateway()
     command = await rig.command(await rig.token(gateway))
-    await _left_sending(rig, command)
+    await rig.leave_sending(command)
     assert isinstance(await gateway.authorize(command), Approved)
     assert [message["mti"] for message in (await simulator.journal())["messages"]] == ["0620", "0101"]
 
@@ -520,7 +500,7 @@ async def test_a_successor_repeats_what_the_host_never_got(rig: Rig, simulator: 
 async def test_an_effect_is_repeated_once_and_then_unknown(rig: Rig, simulator: SimulatorServer) -> None:
     gateway = await rig.gateway()
     command = await rig.command(await rig.token(gateway))
-    await _left_sending(rig, command, attempts=2)
+    await rig.leave_sending(command, attempts=2)
     outcome = await gateway.authorize(command)
     assert isinstance(outcome, Unknown)
     assert outcome.reason is DoubtReason.WORKER_LOST
@@ -532,7 +512,7 @@ async def test_a_lost_effect_without_its_cryptogram_is_unknown_and_not_asked_for
 ) -> None:
     gateway = await rig.gateway()
     command = await rig.command(await rig.token(gateway))
-    await _left_sending(rig, command)
+    await rig.leave_sending(command)
     await redis.flushdb()
     assert isinstance(await gateway.authorize(command), Unknown)
     assert await received(simulator, "0101") == []
@@ -642,7 +622,7 @@ async def test_a_refund_in_doubt_is_reversed_and_gives_its_amount_back(rig: Rig,
     await patient.capture(CaptureCommand(rig.key("capture"), command.effect_key, usd(1000)))
     simulator.faults.drop_answers = 1
     refund = RefundCommand(rig.key("refund"), command.effect_key, command.payment_id, usd(400))
-    assert isinstance(await _until_sent(impatient.refund, refund), Unknown)
+    assert isinstance(await until_sent(impatient.refund, refund), Unknown)
     assert isinstance(await patient.reverse(ReverseCommand(rig.key("reverse"), refund.effect_key)), Reversed)
     journal = await simulator.journal()
     assert [entry["state"] for entry in journal["refunds"]] == ["reversed"]
@@ -667,7 +647,7 @@ async def test_provisioning_is_repeated_until_it_is_acknowledged(rig: Rig, simul
     simulator.faults.drop_answers = 1
     command = rig.provision_command("4242424242424242", rig.new_dpan())
     with pytest.raises(NotAcknowledged):
-        await _until_sent(impatient.provision, command)
+        await until_sent(impatient.provision, command)
     assert isinstance(await patient.provision(command), Acknowledged)
     assert [message["mti"] for message in (await simulator.journal())["messages"]] == ["0620", "0621"]
 
@@ -730,23 +710,4 @@ async def _until_answered(gateway: Any, command: Any) -> Any:
             try:
                 return await gateway.authorize(command)
             except JournalUnavailable:
-                await asyncio.sleep(0.02)
-
-
-async def _until_sent(call: Any, command: Any) -> Any:
-    """An impatient gateway on a slow machine may find its time over before it has written anything."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                return await call(command)
-            except Unreachable:
-                await asyncio.sleep(0.02)
-
-
-async def _until_reachable(call: Any, command: Any) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                return await call(command)
-            except (Unreachable, NotAcknowledged):
                 await asyncio.sleep(0.02)

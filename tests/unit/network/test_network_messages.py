@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import string
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -156,9 +157,35 @@ def test_a_reversal_names_its_original() -> None:
 
 def test_the_reversal_of_a_refund_has_the_refunds_processing_code() -> None:
     refund = Original("0200", "000041", "1021142959", "400123")
-    assert messages.reversal(PURCHASE, CARD, refund, "").get(3) == "200000"
+    assert messages.reversal(PURCHASE, CARD, refund, "", of_refund=True).get(3) == "200000"
     assert messages.refund(PURCHASE, CARD, ORIGINAL).get(3) == "200000"
+    sale = Original("0200", "000041", "1021142959", "400123")
+    assert messages.reversal(PURCHASE, CARD, sale, "").get(3) == "000000"
     assert messages.reversal(PURCHASE, CARD, ORIGINAL, "").get(3) == "000000"
+
+
+def test_a_sale_is_an_authorization_in_a_financial_request() -> None:
+    sale = decode(encode(messages.sale(PURCHASE, CARD, AUTHENTICATION)))
+    assert (sale.mti, messages.is_refund(sale)) == ("0200", False)
+    assert sale.fields == messages.authorization(PURCHASE, CARD, AUTHENTICATION).fields
+    assert messages.sale(PURCHASE, CARD, AUTHENTICATION, repeat=True).mti == "0201"
+
+
+@pytest.mark.parametrize(
+    ("today", "named", "expected"),
+    [
+        (date(2026, 1, 1), "1231", date(2025, 12, 31)),
+        (date(2025, 12, 31), "0101", date(2026, 1, 1)),
+        (date(2028, 3, 1), "0229", date(2028, 2, 29)),
+        (date(2027, 3, 1), "0229", date(2028, 2, 29)),
+        (date(2026, 3, 1), "0229", None),
+        (date(2026, 3, 1), "1399", None),
+        (date(2026, 3, 1), None, None),
+    ],
+)
+def test_a_settlement_date_gets_the_year_next_to_today(today: date, named: str | None, expected: date | None) -> None:
+    answered = Message("0210", {} if named is None else {15: named})
+    assert messages.settlement_date(answered, today) == expected
 
 
 def test_a_provisioning_advice_carries_both_numbers() -> None:
