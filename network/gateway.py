@@ -253,7 +253,9 @@ class NetworkGateway:
         async def build(entry: Entry, repeat: bool) -> Message:
             card = self._credentials.card(_box(original))
             approval_code = original.approval_code or ""
-            return messages.capture(entry.purchase, card, original.original, approval_code, repeat=repeat)
+            return messages.capture(
+                entry.purchase, card, original.original, approval_code, final=command.final, repeat=repeat
+            )
 
         return _acknowledged(await self._advise(entry, build))
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | 0100, repeat 0101 | authorization of a token with its cryptogram | 0110 |
 | 0200, repeat 0201 | sale: authorization and capture in one (processing code 00); refund (20) | 0210 |
-| 0220, repeat 0221 | capture of an approved authorization | 0230 |
+| 0220, repeat 0221 | capture of an approved authorization; DE60 tells the last one (`F`) from others (`P`) | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
 | 0620, repeat 0621 | which card number a device number stands for (DE123) | 0630 |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
@@ -66,7 +66,10 @@ _COMPARED: Final = (4, 37, 49)
 # The answer's type, DE11, DE7 and DE32.
 MatchingKey = tuple[str, str, str, str]
 
-# Sub-fields of the private DE123 and DE126: two digits of name, two of length, the value.
+# Sub-fields of the private DE60, DE123 and DE126: two digits of name, two of length, the value.
+_COMPLETION: Final = "01"
+_FINAL: Final = "F"
+_PARTIAL: Final = "P"
 _CARD_NUMBER: Final = "01"
 _CVV2: Final = "10"  # the same number as in Visa's DE126
 
@@ -233,9 +236,22 @@ def refund(purchase: Purchase, card: Card, original: Original, *, repeat: bool =
     return Message("0201" if repeat else "0200", _about(_REFUND, purchase, card, original, ""))
 
 
-def capture(purchase: Purchase, card: Card, original: Original, approval_code: str, *, repeat: bool = False) -> Message:
-    """0220 or 0221. `approval_code` is DE38 of the authorization, empty when it had none."""
-    return Message("0221" if repeat else "0220", _about(_PURCHASE, purchase, card, original, approval_code))
+def capture(
+    purchase: Purchase,
+    card: Card,
+    original: Original,
+    approval_code: str,
+    *,
+    final: bool,
+    repeat: bool = False,
+) -> Message:
+    """0220 or 0221. `approval_code` is DE38 of the authorization, empty when it had none.
+
+    After the `final` one the issuer releases what is left of the authorization and takes no more captures of it.
+    """
+    completion = {60: _subfields({_COMPLETION: _FINAL if final else _PARTIAL})}
+    fields = _about(_PURCHASE, purchase, card, original, approval_code) | completion
+    return Message("0221" if repeat else "0220", fields)
 
 
 def reversal(
@@ -308,6 +324,15 @@ def amount(message: Message) -> Money:
 def is_refund(message: Message) -> bool:
     """Whether the processing code (DE3) of `message` gives money back instead of taking it."""
     return message.get(3) == _REFUND
+
+
+def is_final(message: Message) -> bool:
+    """Whether a capture says in DE60 that it is the last one. One that says nothing may have others after it.
+
+    Raises:
+        MessageInvalid: DE60 is malformed.
+    """
+    return _parse_subfields(message.fields.get(60, ""), 60).get(_COMPLETION) == _FINAL
 
 
 def settlement_date(message: Message, today: date) -> date | None:

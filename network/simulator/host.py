@@ -17,7 +17,7 @@ from domain.cards import luhn_valid, masked
 from network import tlv
 from network.codec import Message
 from network.errors import MessageInvalid
-from network.messages import APPROVED, Original, amount, answer, is_refund, request_key, token_pan
+from network.messages import APPROVED, Original, amount, answer, is_final, is_refund, request_key, token_pan
 from network.simulator.cards import Behaviour, card
 from network.simulator.emv import cryptogram_valid
 from network.simulator.store import Kind, Store, Token, Transaction
@@ -125,7 +125,7 @@ class IssuerHost:
             decided = answer(message, response_code, _approval(response_code))
         identifier = self._store.keep_transaction(message, kind, token, decided)
         if kind is Kind.SALE and response_code == APPROVED:
-            self._store.capture(identifier, money.amount_minor)
+            self._store.capture(identifier, money.amount_minor, final=True)
         match behaviour:
             case Behaviour.TIMEOUT_THEN_APPROVE | Behaviour.TIMEOUT_THEN_DECLINE | Behaviour.LOST_REVERSAL:
                 return Decision(decided, drop=message.mti in ("0100", "0200"))
@@ -192,11 +192,11 @@ class IssuerHost:
         money = amount(message)
         if original is None:
             return ORIGINAL_UNKNOWN
-        if not _stands(original, message, Kind.AUTHORIZATION):
+        if not _stands(original, message, Kind.AUTHORIZATION) or original.completed_at is not None:
             return INVALID_TRANSACTION
-        if original.captured_minor + money.amount_minor > original.amount_minor:
+        if original.captured_minor + money.amount_minor > original.authorized_minor:
             return INVALID_AMOUNT
-        self._store.capture(original.id, money.amount_minor)
+        self._store.capture(original.id, money.amount_minor, final=is_final(message))
         return APPROVED
 
     def _reverse(self, message: Message) -> str:
@@ -210,7 +210,8 @@ class IssuerHost:
         if original is None:
             self._store.remember_reversal(named)
             return APPROVED
-        if original.refunded_minor or (original.captured_minor and original.kind is not Kind.SALE):
+        captured = original.captured_minor or original.completed_at is not None
+        if original.refunded_minor or (captured and original.kind is not Kind.SALE):
             return NO_ACTION_TAKEN
         if original.reversed_at is None:
             self._store.reverse(original.id)

@@ -152,6 +152,10 @@ class Transaction:
     completed_at: str | None
     reversed_at: str | None
 
+    @property
+    def authorized_minor(self) -> int:
+        return self.amount_minor + self.incremented_minor
+
 
 class Store:
     """One connection, used by one thread at a time. `file` is created when it is missing."""
@@ -278,9 +282,13 @@ class Store:
             about,
         )
 
-    def capture(self, transaction_id: int, amount_minor: int) -> None:
+    def capture(self, transaction_id: int, amount_minor: int, *, final: bool) -> None:
+        """After the final capture the rest of the authorization stands no more."""
         self._run(
-            "UPDATE transactions SET captured_minor = captured_minor + ? WHERE id = ?", amount_minor, transaction_id
+            "UPDATE transactions SET captured_minor = captured_minor + ?, completed_at = ? WHERE id = ?",
+            amount_minor,
+            _now() if final else None,
+            transaction_id,
         )
 
     def refund(self, transaction_id: int, amount_minor: int) -> None:
@@ -378,11 +386,13 @@ def _transaction(row: sqlite3.Row) -> Transaction:
 
 
 def _state(row: sqlite3.Row) -> str:
-    """approved | declined | reversed | captured | refunded; a part of the amount counts as the whole."""
+    """approved | declined | reversed | captured | released | refunded; a part of the amount counts as the whole."""
     if row["response_code"] != "00":
         return "declined"
     if row["reversed_at"] is not None:
         return "reversed"
     if row["refunded_minor"]:
         return "refunded"
-    return "captured" if row["captured_minor"] else "approved"
+    if row["captured_minor"]:
+        return "captured"
+    return "approved" if row["completed_at"] is None else "released"

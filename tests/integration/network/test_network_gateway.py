@@ -575,8 +575,8 @@ async def test_captures_and_refunds_follow_their_authorization(rig: Rig, simulat
     gateway = await rig.gateway()
     command = await rig.command(await rig.token(gateway), 1000)
     approved = await gateway.authorize(command)
-    for amount in (600, 400):
-        capture = CaptureCommand(rig.key("capture"), command.effect_key, usd(amount))
+    for amount, final in ((600, False), (400, True)):
+        capture = CaptureCommand(rig.key("capture"), command.effect_key, usd(amount), final=final)
         acknowledged = await gateway.capture(capture)
         assert isinstance(acknowledged, Acknowledged)
         assert await gateway.capture(capture) == acknowledged
@@ -601,6 +601,24 @@ async def test_a_capture_beyond_the_authorization_is_refused_for_good(rig: Rig) 
         with pytest.raises(AdviceRefused) as refused:
             await gateway.capture(capture)
         assert refused.value.response_code == "13"
+
+
+async def test_after_the_last_capture_the_rest_is_released_and_no_capture_taken(
+    rig: Rig, simulator: SimulatorServer
+) -> None:
+    gateway = await rig.gateway()
+    command = await rig.command(await rig.token(gateway), 1000)
+    await gateway.authorize(command)
+    last = CaptureCommand(rig.key("capture"), command.effect_key, usd(600))
+    await gateway.capture(last)
+    with pytest.raises(EffectKeyReused):
+        await gateway.capture(replace(last, final=False))
+    with pytest.raises(AdviceRefused) as refused:
+        await gateway.capture(CaptureCommand(rig.key("capture"), command.effect_key, usd(1), final=False))
+    assert refused.value.response_code == "12"
+    [authorization] = (await simulator.journal())["authorizations"]
+    assert (authorization["state"], authorization["captured_minor"]) == ("captured", 600)
+    assert authorization["completed_at"] is not None
 
 
 async def test_concurrent_refunds_never_exceed_the_capture(rig: Rig, simulator: SimulatorServer) -> None:

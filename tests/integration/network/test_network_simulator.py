@@ -177,8 +177,10 @@ async def test_captures_refunds_and_reversals_keep_within_what_stands(acquirer: 
     code = (await acquirer.ask(messages.authorization(purchase, token, None))).get(38)
     named = original(purchase)
 
-    async def capture(amount_minor: int) -> str:
-        return (await acquirer.ask(messages.capture(acquirer.purchase(amount_minor), token, named, code))).get(39)
+    async def capture(amount_minor: int, *, final: bool = False) -> str:
+        return (
+            await acquirer.ask(messages.capture(acquirer.purchase(amount_minor), token, named, code, final=final))
+        ).get(39)
 
     async def refund(amount_minor: int) -> str:
         return (await acquirer.ask(messages.refund(acquirer.purchase(amount_minor), token, named))).get(39)
@@ -190,11 +192,13 @@ async def test_captures_refunds_and_reversals_keep_within_what_stands(acquirer: 
     assert await capture(1001) == "13"
     assert await capture(700) == "00"
     assert await capture(301) == "13"
-    assert await refund(701) == "13"
-    assert await refund(700) == "00"
+    assert await capture(200, final=True) == "00"
+    assert await capture(100) == "12", "nothing is left to capture after the last capture"
+    assert await refund(901) == "13"
+    assert await refund(900) == "00"
     assert await reverse() == "21"
     unknown = Original("0100", "999999", "0101000000", ACQUIRER_ID)
-    beyond = await acquirer.ask(messages.capture(acquirer.purchase(1), token, unknown, ""))
+    beyond = await acquirer.ask(messages.capture(acquirer.purchase(1), token, unknown, "", final=True))
     assert beyond.get(39) == "25"
 
 
@@ -205,7 +209,23 @@ async def test_a_reversed_authorization_cannot_be_captured_and_is_reversed_once(
     named = original(purchase)
     for _ in range(2):
         assert (await acquirer.ask(messages.reversal(acquirer.purchase(1000), token, named, ""))).get(39) == "00"
-    assert (await acquirer.ask(messages.capture(acquirer.purchase(1), token, named, ""))).get(39) == "12"
+    assert (await acquirer.ask(messages.capture(acquirer.purchase(1), token, named, "", final=True))).get(39) == "12"
+
+
+async def test_a_last_capture_of_nothing_releases_the_whole_authorization(
+    acquirer: Acquirer, rig: Rig, simulator: SimulatorServer
+) -> None:
+    token = await acquirer.token(VISA, rig.new_dpan())
+    purchase = acquirer.purchase(1000)
+    await acquirer.ask(messages.authorization(purchase, token, None))
+    named = original(purchase)
+    for amount_minor, final, expected in ((0, True, "00"), (1, False, "12"), (0, True, "12")):
+        message = messages.capture(acquirer.purchase(amount_minor), token, named, "", final=final)
+        assert (await acquirer.ask(message)).get(39) == expected
+    reversal = messages.reversal(acquirer.purchase(1000), token, named, "")
+    assert (await acquirer.ask(reversal)).get(39) == "21", "there is nothing left to reverse"
+    [authorization] = (await simulator.journal())["authorizations"]
+    assert (authorization["state"], authorization["captured_minor"]) == ("released", 0)
 
 
 async def test_the_refund_card_is_paid_with_and_not_refunded(rig: Rig, acquirer: Acquirer) -> None:
@@ -213,7 +233,7 @@ async def test_the_refund_card_is_paid_with_and_not_refunded(rig: Rig, acquirer:
     purchase = acquirer.purchase(1000)
     assert (await acquirer.ask(messages.authorization(purchase, token, None))).get(39) == "00"
     named = original(purchase)
-    assert (await acquirer.ask(messages.capture(acquirer.purchase(1000), token, named, ""))).get(39) == "00"
+    assert (await acquirer.ask(messages.capture(acquirer.purchase(1000), token, named, "", final=True))).get(39) == "00"
     assert (await acquirer.ask(messages.refund(acquirer.purchase(1000), token, named))).get(39) == "05"
 
 

@@ -188,6 +188,15 @@ def test_a_settlement_date_gets_the_year_next_to_today(today: date, named: str |
     assert messages.settlement_date(answered, today) == expected
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_a_capture_says_whether_it_is_the_last_one(final: bool) -> None:
+    message = decode(encode(messages.capture(PURCHASE, CARD, ORIGINAL, "", final=final)))
+    assert messages.is_final(message) is final
+    assert not messages.is_final(
+        Message(message.mti, {key: message.fields[key] for key in message.fields if key != 60})
+    )
+
+
 def test_a_provisioning_advice_carries_both_numbers() -> None:
     message = decode(encode(messages.provisioning(TRACE, CARD, "4242424242424242")))
     assert message.mti == "0620"
@@ -198,7 +207,7 @@ def test_a_provisioning_advice_carries_both_numbers() -> None:
 @given(st.integers(0, MAX_AMOUNT_MINOR), st.sampled_from(Currency))
 def test_amounts_of_every_currency_come_back(amount_minor: int, currency: Currency) -> None:
     money = Money(amount_minor, currency)
-    message = messages.capture(Purchase(TRACE, money, ACCEPTOR), CARD, ORIGINAL, "123456")
+    message = messages.capture(Purchase(TRACE, money, ACCEPTOR), CARD, ORIGINAL, "123456", final=True)
     assert messages.amount(decode(encode(message))) == money
 
 
@@ -237,7 +246,7 @@ def test_an_approval_of_another_amount_rrn_or_currency_is_told_apart(number: int
 
 
 def test_an_acknowledgement_may_leave_out_what_it_echoes() -> None:
-    request = messages.capture(PURCHASE, CARD, ORIGINAL, "")
+    request = messages.capture(PURCHASE, CARD, ORIGINAL, "", final=True)
     bare = Message("0230", {**{key: request.fields[key] for key in (7, 11, 32)}, 39: "00"})
     assert messages.difference(request, bare) is None
 
