@@ -1,4 +1,4 @@
-"""What a dispute's workflow commits: the opening, then one change for each event, and each notice of the network."""
+"""What a dispute's workflow commits: the opening, one change for each event, and what the network said besides."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class DisputeChange:
     held_before: Holding
     occurred_at: datetime
     due_by: datetime | None = None
-    reason_code: str | None = None
     status_reason: str | None = None
+    notice: ChargebackNotice | None = None
     texts: dict[str, str] = field(default_factory=dict)
     file: EvidenceFile | None = None
     days_left: int | None = None
@@ -59,9 +59,8 @@ class DisputeChange:
 
 @dataclass(frozen=True, slots=True)
 class NoticeRecord:
-    """A notice as it came, and the event that it led to (None: it changed nothing)."""
+    """A notice that changed nothing."""
 
     dispute_id: str
     notice: ChargebackNotice
     received_at: datetime
-    event: DisputeEvent | None
