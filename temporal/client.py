@@ -7,6 +7,7 @@ from temporalio.client import Client
 from config.settings import CodecSettings, TemporalSettings
 from temporal.codec import EncryptionCodec
 from temporal.converter import data_converter
+from temporal.crash_points import crash_point_interceptors
 
 
 def codec(settings: CodecSettings) -> EncryptionCodec:
@@ -21,5 +22,6 @@ async def connect(temporal: TemporalSettings, codec_settings: CodecSettings, *, 
         temporal.address,
         namespace=temporal.namespace,
         data_converter=data_converter(codec(codec_settings)),
+        interceptors=crash_point_interceptors(),
         lazy=lazy,
     )

@@ -49,6 +49,7 @@ def test_every_package_of_the_project_is_under_contract() -> None:
 
 def test_only_programs_and_composition_roots_read_settings() -> None:
     allowed = {"api", "embedded", "workers.wiring", "workers.__main__", "temporal.client", "temporal.codec_server"}
+    allowed |= {"temporal.crash_points"}
     others = {module for module in _importers("config") if not _within(module, allowed)}
     assert {module for module in others if not module.endswith(".__main__")} == set()
 
