@@ -19,6 +19,7 @@ COPY sealing sealing
 COPY store store
 COPY temporal temporal
 COPY embedded embedded
+COPY documents documents
 COPY fraud fraud
 COPY ledger ledger
 COPY network network

@@ -122,6 +122,12 @@ def ses_endpoint() -> str:
 
 
 @pytest.fixture(scope="session")
+def s3_endpoint() -> str:
+    """moto's address. No bucket is there yet."""
+    return shared_server("moto")["endpoint"]
+
+
+@pytest.fixture(scope="session")
 def temporal_address() -> str:
     return shared_server("temporal")["address"]
 

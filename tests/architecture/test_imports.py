@@ -12,7 +12,7 @@ import pytest
 from importlinter import cli
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICES = {"vault", "fraud", "network", "ledger", "notify"}
+SERVICES = {"vault", "fraud", "network", "ledger", "notify", "documents"}
 
 
 def _contracts() -> configparser.ConfigParser:
@@ -54,7 +54,7 @@ def test_only_programs_and_composition_roots_read_settings() -> None:
     assert {module for module in others if not module.endswith(".__main__")} == set()
 
 
-def test_the_api_reaches_of_the_services_only_the_vault_and_the_users_own_messages() -> None:
+def test_the_api_reaches_of_the_services_only_the_vault_documents_and_the_users_own_messages() -> None:
     reached = {
         imported
         for module in _graph().find_descendants("api")
@@ -62,7 +62,7 @@ def test_the_api_reaches_of_the_services_only_the_vault_and_the_users_own_messag
     }
     services = {module for module in reached if _within(module, SERVICES)}
     assert {
-        module for module in services if not _within(module, {"vault", "notify.inbox", "notify.push_tokens"})
+        module for module in services if not _within(module, {"vault", "documents", "notify.inbox", "notify.push_tokens"})
     } == set()
 
 
