@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Update, and_, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Update, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notify.errors import KeyReused
@@ -56,36 +55,32 @@ async def claim(
     """
     if not channels:
         return Standing((), await _others(connection, notification, set()))
-    claimed_until = func.now() + lease
-    statement = insert(Delivery).values(
-        [
-            {
-                "key": notification.key,
-                "channel": channel.value,
-                "user_id": notification.user_id,
-                "kind": notification.kind.value,
-                "state": State.SENDING.value,
-                "attempts": 1,
-                "claimed_until": claimed_until,
-            }
-            for channel in sorted(channels)  # always in one order, or two callers could wait for each other
-        ]
-    )
-    free = or_(
-        Delivery.state == State.PENDING.value,
-        and_(Delivery.state == State.SENDING.value, Delivery.claimed_until < func.now()),
-    )
     rows = await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Delivery.key, Delivery.channel],
-            set_={"state": State.SENDING.value, "attempts": Delivery.attempts + 1, "claimed_until": claimed_until},
-            where=and_(free, Delivery.user_id == notification.user_id, Delivery.kind == notification.kind.value),
-        ).returning(Delivery.channel, Delivery.attempts, Delivery.reached)
+        _CLAIM,
+        {
+            "key": notification.key,
+            "channels": sorted(channels),  # always in one order, or two callers could wait for each other
+            "user_id": notification.user_id,
+            "kind": notification.kind.value,
+            "lease": lease,
+        },
     )
     claims = tuple(
         Claim(notification.key, ChannelName(row.channel), row.attempts, frozenset(row.reached)) for row in rows
     )
     return Standing(claims, await _others(connection, notification, {held.channel for held in claims}))
+
+
+_CLAIM = text("""
+INSERT INTO notify.deliveries AS delivery (key, channel, user_id, kind, state, attempts, claimed_until)
+SELECT :key, channel, :user_id, :kind, 'sending', 1, now() + :lease
+FROM unnest(CAST(:channels AS text[])) WITH ORDINALITY AS wanted (channel, position) ORDER BY position
+ON CONFLICT (key, channel) DO UPDATE
+    SET state = 'sending', attempts = delivery.attempts + 1, claimed_until = excluded.claimed_until
+    WHERE (delivery.state = 'pending' OR delivery.state = 'sending' AND delivery.claimed_until < now())
+        AND delivery.user_id = excluded.user_id AND delivery.kind = excluded.kind
+RETURNING channel, attempts, reached
+""")
 
 
 async def _others(

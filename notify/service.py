@@ -69,6 +69,8 @@ class Notifier:
         lease: timedelta = LEASE,
     ) -> None:
         self._engine = engine
+        # One statement is a transaction of its own: BEGIN and COMMIT would be two more round trips.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._channels = {ChannelName(name): channel for name, channel in channels.items()}
         self._recipients = recipients
         self._lease = lease
@@ -95,7 +97,7 @@ class Notifier:
 
         results: dict[ChannelName, Outcome | _Owed] = dict.fromkeys(channels, Outcome.NOT_REACHABLE)
         results |= {name: _known_outcome(state) for name, state in standing.states.items() if name in channels}
-        sent = await _side_by_side([self._send(held, messages[held.channel], recipient) for held in standing.claims])
+        sent = await side_by_side([self._send(held, messages[held.channel], recipient) for held in standing.claims])
         results |= {held.channel: result for held, result in zip(standing.claims, sent, strict=True)}
         return _report(notification.key, results)
 
@@ -123,15 +125,16 @@ class Notifier:
         return Outcome.REJECTED
 
     async def _record(self, write: Callable[[AsyncConnection], Awaitable[object]]) -> None:
+        """Runs `write`, whose statements each stand by themselves."""
         for delay_seconds in _RECORD_DELAYS_SECONDS:
             try:
-                async with self._engine.begin() as connection:
+                async with self._single.connect() as connection:
                     await write(connection)
                 return
             except OperationalError as error:
                 _logger.warning("a delivery could not be recorded, trying again: %s", type(error.orig).__name__)
                 await asyncio.sleep(delay_seconds)
-        async with self._engine.begin() as connection:
+        async with self._single.connect() as connection:
             await write(connection)
 
 
@@ -163,11 +166,11 @@ async def _attempt(channel: Channel, message: Outgoing, addresses: Sequence[str]
         except TemporaryFailure as failure:
             failed[address] = failure
 
-    await _side_by_side([one(address) for address in addresses])
+    await side_by_side([one(address) for address in addresses])
     return _Attempts(sent, refused, failed)
 
 
-async def _side_by_side(sendings: Sequence[Coroutine[None, None, T]]) -> list[T]:
+async def side_by_side(sendings: Sequence[Coroutine[None, None, T]]) -> list[T]:
     """All of them to their end, whatever happens to one; a bug in one is raised only then."""
     results = await asyncio.gather(*sendings, return_exceptions=True)
     for result in results:

@@ -12,14 +12,15 @@ from notify.messages import Outgoing, Recipient
 
 class InAppChannel:
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        # One statement is a transaction of its own.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def addresses(self, recipient: Recipient) -> tuple[str, ...]:
         return (recipient.user_id,)
 
     async def send(self, message: Outgoing, address: str) -> str:
         try:
-            async with self._engine.begin() as connection:
+            async with self._engine.connect() as connection:
                 await put(connection, message)
         except OperationalError:
             raise TemporaryFailure("database") from None

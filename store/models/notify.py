@@ -1,4 +1,4 @@
-"""Deliveries, the in-app inbox and push tokens (schema `notify`)."""
+"""What payers are owed to be told, deliveries, the in-app inbox and push tokens (schema `notify`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.models.base import Base
 
 _NOW = text("now()")
+
+
+class Owed(Base):
+    """An event that its payer has not been told of. The outbox's trigger inserts it, a delivery deletes it.
+
+    `due_at` is when a relay next tries; one that takes it moves it beyond its lease. A row that was given up stays.
+    """
+
+    __tablename__ = "owed"
+    __table_args__ = {"schema": "notify"}  # noqa: RUF012
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    owed_since: Mapped[datetime] = mapped_column(server_default=_NOW)
+    due_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    reason: Mapped[str | None]
+    given_up_at: Mapped[datetime | None]
 
 
 class Delivery(Base):

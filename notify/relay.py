@@ -1,0 +1,148 @@
+"""Tells payers what happened to their payments, from the events that the payments' transactions left behind.
+
+The database queues an event that a payer is to hear of in the transaction that writes it (`notify.owed`), so a crash
+loses none and a payment waits for none. A relay takes what is due, many at a time, and delivers it; several may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from domain.currency import Currency
+from domain.money import Money
+from notify.errors import DeliveryIncomplete, InvalidNotification
+from notify.messages import Kind, Notification
+from notify.service import LEASE, Notifier, side_by_side
+
+_log = logging.getLogger(__name__)
+
+# A vendor's outage may last a day; a receipt that comes later than that helps nobody.
+GIVE_UP_AFTER = timedelta(hours=24)
+_LONGEST_BACKOFF_SECONDS = 600.0
+
+# What an event is told as, and the step in the notification's key.
+_TOLD_AS: Mapping[str, tuple[Kind, str]] = {
+    "payment.authorized": (Kind.PAYMENT_AUTHORIZED, "authorized"),
+    "payment.sold": (Kind.PAYMENT_AUTHORIZED, "authorized"),
+    "payment.declined": (Kind.PAYMENT_DECLINED, "declined"),
+    "payment.never_sent": (Kind.PAYMENT_DECLINED, "declined"),
+    "payment.blocked": (Kind.PAYMENT_DECLINED, "blocked"),
+    "payment.reversed": (Kind.PAYMENT_REVERSED, "reversed"),
+    "payment.refund_succeeded": (Kind.PAYMENT_REFUNDED, "refunded"),
+}
+
+
+class Relay:
+    """Delivers what is owed with `notifier`: at most `batch` at a time, looking every `pause_seconds` while idle."""
+
+    def __init__(
+        self, engine: AsyncEngine, notifier: Notifier, *, batch: int = 32, pause_seconds: float = 0.25
+    ) -> None:
+        # Each statement here is a transaction of its own.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._notifier = notifier
+        self._batch = batch
+        self._pause_seconds = pause_seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Relays until the end of the block. What is being sent then is brought to its end."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._run(stop), name="notify-relay")
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                taken = await self.deliver_due()
+            except Exception:
+                # Whatever it was, a relay that ended would be silence: what is owed stays queued, and this is logged.
+                _log.exception("notifications could not be relayed; trying again")
+                taken = 0
+            if taken < self._batch:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._pause_seconds)
+
+    async def deliver_due(self) -> int:
+        """Delivers one batch of what is due; how many were taken."""
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(_CLAIM, {"limit": self._batch, "lease": LEASE})).all()
+        await side_by_side([self._settle(row) for row in rows])
+        return len(rows)
+
+    async def _settle(self, row: Row[Any]) -> None:
+        try:
+            await self._notifier.deliver(_notification(row))
+        except InvalidNotification as error:
+            _log.error("event %s cannot be told: %s", row.event_id, error)
+            await self._execute(_GIVE_UP, event_id=row.event_id, reason=type(error).__name__)
+        except DeliveryIncomplete as incomplete:
+            await self._later(row, ",".join(incomplete.channels), incomplete.retry_after_seconds)
+        else:
+            await self._execute(_DONE, event_id=row.event_id)
+
+    async def _later(self, row: Row[Any], reason: str, asked_seconds: float | None) -> None:
+        if row.age >= GIVE_UP_AFTER:
+            _log.error("event %s was not told for a day and is given up: %s", row.event_id, reason)
+            await self._execute(_GIVE_UP, event_id=row.event_id, reason=reason)
+            return
+        backoff = min(2.0 ** min(row.attempts - 1, 10), _LONGEST_BACKOFF_SECONDS)
+        delay = timedelta(seconds=max(backoff, asked_seconds or 0.0))
+        await self._execute(_LATER, event_id=row.event_id, reason=reason, delay=delay)
+
+    async def _execute(self, statement: Any, **parameters: Any) -> None:
+        async with self._engine.connect() as connection:
+            await connection.execute(statement, parameters)
+
+
+def _notification(row: Row[Any]) -> Notification:
+    kind, step = _TOLD_AS[row.type]
+    facts = {"merchant": row.merchant, "last4": row.last4}
+    amount_minor = row.amount_minor
+    if kind is Kind.PAYMENT_REFUNDED:
+        step, amount_minor = f"refunded:{row.data['refund_id']}", row.data["amount_minor"]
+    if code := row.data.get("decline_code"):
+        facts["decline_code"] = code
+    facts["amount"] = str(Money(amount_minor, Currency[row.currency]))
+    return Notification(f"{row.payment_id}:notify:{step}", row.user_id, kind, facts)
+
+
+# A claim is a due time in the future: when its holder dies, the row is due again by itself.
+_CLAIM = text("""
+WITH due AS (
+    SELECT event_id FROM notify.owed
+    WHERE due_at <= now() AND given_up_at IS NULL
+    ORDER BY due_at LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE notify.owed SET due_at = now() + :lease, attempts = attempts + 1
+    FROM due WHERE owed.event_id = due.event_id
+    RETURNING owed.event_id, owed.attempts, now() - owed.owed_since AS age
+)
+SELECT
+    claimed.event_id, claimed.attempts, claimed.age, event.type, event.data, payment.id AS payment_id,
+    payment.user_id, payment.amount_minor, payment.currency, payment.merchant ->> 'name' AS merchant, method.last4
+FROM claimed
+JOIN platform.outbox event ON event.id = claimed.event_id
+JOIN platform.payments payment ON payment.id = event.subject_id
+JOIN platform.payment_methods method ON method.id = payment.payment_method_id
+""")
+
+_DONE = text("DELETE FROM notify.owed WHERE event_id = :event_id")
+
+_LATER = text("UPDATE notify.owed SET due_at = now() + :delay, reason = :reason WHERE event_id = :event_id")
+
+_GIVE_UP = text("UPDATE notify.owed SET given_up_at = now(), reason = :reason WHERE event_id = :event_id")
