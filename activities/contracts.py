@@ -22,8 +22,9 @@ from domain.network import (
     SealedCredential,
 )
 from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
-from domain.records import PaymentChange, PaymentOpening, Recorded
-from domain.risk import RiskDecision, RiskRequest
+from domain.payments import CaptureMethod
+from domain.records import PaymentChange, Recorded
+from domain.risk import RiskAction, RiskSignals
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,44 @@ class NotificationOrder:
     facts: dict[str, str]
 
 
-class FraudActivities(Protocol):
-    @activity.defn(name="fraud.assess")
-    async def assess(self, request: RiskRequest) -> RiskDecision: ...
+@dataclass(frozen=True, slots=True)
+class PaymentOrder:
+    """A payment as it was asked for, to be judged and opened. `requested_at` is when the platform accepted it."""
 
-    @activity.defn(name="fraud.record_decline")
-    async def record_decline(self, request: RiskRequest) -> None: ...
+    payment_id: str
+    account_id: str
+    user_id: str
+    payment_method_id: str
+    card_bin: str
+    money: Money
+    merchant: Merchant
+    capture_method: CaptureMethod
+    requested_at: datetime
+    signals: RiskSignals
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentOpened:
+    """What stands in the books of an opening: the fraud decision, and the hold, if one was made.
+
+    The feature values that decided stay in the database (`platform.risk_decisions`).
+    """
+
+    action: RiskAction
+    reasons: tuple[str, ...]
+    standing_hold: str | None
+
+
+class PaymentActivities(Protocol):
+    @activity.defn(name="payments.open")
+    async def open(self, order: PaymentOrder) -> PaymentOpened: ...
+
+    @activity.defn(name="payments.count_decline")
+    async def count_decline(self, order: PaymentOrder) -> None: ...
 
 
 class LedgerActivities(Protocol):
-    @activity.defn(name="ledger.open_payment")
-    async def open_payment(self, opening: PaymentOpening) -> Recorded: ...
-
     @activity.defn(name="ledger.record")
     async def record(self, change: PaymentChange) -> Recorded: ...
 

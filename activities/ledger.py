@@ -6,18 +6,13 @@ from temporalio import activity
 
 from activities import contracts
 from activities.errors import translated
-from domain.records import PaymentChange, PaymentOpening, Recorded
+from domain.records import PaymentChange, Recorded
 from ledger.books import PaymentBooks
 
 
 class LedgerActivities(contracts.LedgerActivities):
     def __init__(self, books: PaymentBooks) -> None:
         self._books = books
-
-    @activity.defn(name="ledger.open_payment")
-    async def open_payment(self, opening: PaymentOpening) -> Recorded:
-        with translated():
-            return Recorded((await self._books.open(opening)).standing_hold)
 
     @activity.defn(name="ledger.record")
     async def record(self, change: PaymentChange) -> Recorded:

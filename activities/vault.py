@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-
 from temporalio import activity
 
 from activities import contracts
 from activities.contracts import CredentialRequest, ProvisioningBox, TokenRef
 from activities.errors import translated
-from domain.countries import NUMERIC_BY_ALPHA_2
 from domain.network import SealedCredential
-from vault.credentials import IssueCredential
+from vault.credentials import purchase
 from vault.service import Vault
 
 
@@ -21,13 +18,8 @@ class VaultActivities(contracts.VaultActivities):
 
     @activity.defn(name="vault.issue_credential")
     async def issue_credential(self, request: CredentialRequest) -> SealedCredential:
-        command = IssueCredential(
-            token_id=request.token_id,
-            owner_id=request.user_id,
-            effect_key=request.effect_key,
-            money=request.money,
-            merchant_country=NUMERIC_BY_ALPHA_2[request.merchant.country],
-            transaction_date=request.requested_at.astimezone(UTC).date(),
+        command = purchase(
+            request.effect_key, request.token_id, request.user_id, request.money, request.merchant, request.requested_at
         )
         with translated():
             return await self._vault.issue_credential(command)

@@ -2,7 +2,7 @@
 
 Own time is the client's whole wait, HTTP and simulated network included: the simulator answers without delay, and what
 it takes (the journal's time from sending to answer, shown apart) is not subtracted. Throughput is counted to
-completion: captured, the capture acknowledged by the network, and the payer told on every channel.
+completion: authorized and captured by the network, and the payer told on every channel.
 """
 
 from __future__ import annotations
@@ -98,15 +98,12 @@ async def _outstanding(platform: Platform) -> int:
         return int((await connection.execute(_OUTSTANDING)).scalar_one())
 
 
-# A payment is complete when it is captured (if it is to be), the network has acknowledged that, and every channel that
-# reaches its user has got its message: the users of a benchmark are reached in the app.
+# A payment is complete when it is captured, if it is to be, and every channel that reaches its user has got its message:
+# the users of a benchmark are reached in the app.
 _OUTSTANDING = text("""
 SELECT count(*) FROM platform.payments payment
 WHERE status = 'processing'
-    OR capture_method = 'automatic' AND (
-        status <> 'captured' OR NOT EXISTS (
-            SELECT FROM network.messages
-            WHERE effect_key = payment.id || ':capture:1' AND state = 'answered'))
+    OR capture_method = 'automatic' AND status <> 'captured'
     OR NOT EXISTS (
         SELECT FROM notify.deliveries
         WHERE key = payment.id || ':notify:authorized' AND channel = 'in_app' AND state = 'sent')

@@ -66,6 +66,8 @@ class PaymentEvent(StrEnum):
     BLOCKED = "blocked"
     CANCELED = "canceled"
     AUTHORIZED = "authorized"
+    # Authorized and captured by one message.
+    SOLD = "sold"
     DECLINED = "declined"
     DOUBTED = "doubted"
     REVERSED = "reversed"
@@ -89,6 +91,7 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     (_S.PROCESSING, _E.REVIEW_REQUIRED): _S.IN_REVIEW,
     (_S.PROCESSING, _E.BLOCKED): _S.BLOCKED,
     (_S.PROCESSING, _E.AUTHORIZED): _S.AUTHORIZED,
+    (_S.PROCESSING, _E.SOLD): _S.CAPTURED,
     (_S.PROCESSING, _E.DECLINED): _S.DECLINED,
     (_S.PROCESSING, _E.DOUBTED): _S.IN_DOUBT,
     (_S.REQUIRES_ACTION, _E.STEP_UP_PASSED): _S.PROCESSING,
@@ -101,6 +104,7 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     (_S.IN_DOUBT, _E.NEVER_SENT): _S.DECLINED,
     # Only an operator, with a second one, says this of a payment in doubt: the network confirmed it by other means.
     (_S.IN_DOUBT, _E.AUTHORIZED): _S.AUTHORIZED,
+    (_S.IN_DOUBT, _E.SOLD): _S.CAPTURED,
     (_S.AUTHORIZED, _E.CAPTURED): _S.CAPTURED,
     (_S.AUTHORIZED, _E.VOIDED): _S.VOIDED,
     (_S.AUTHORIZED, _E.EXPIRED): _S.EXPIRED,
@@ -160,6 +164,14 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
         case PaymentEvent.AUTHORIZED:
             _require(amount_minor, payment.money.amount_minor)
             return replace(payment, status=next_status, amount_authorized_minor=amount_minor)
+        case PaymentEvent.SOLD:
+            _require(amount_minor, payment.money.amount_minor)
+            return replace(
+                payment,
+                status=next_status,
+                amount_authorized_minor=amount_minor,
+                amount_captured_minor=amount_minor,
+            )
         case PaymentEvent.CAPTURED:
             _require(amount_minor, payment.capturable_minor)
             closes = final or amount_minor == payment.capturable_minor

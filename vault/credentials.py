@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
+from domain.countries import NUMERIC_BY_ALPHA_2
+from domain.merchants import Merchant
 from domain.money import Money
 from vault import emv
 from vault.hsm.provider import HsmProvider
@@ -39,6 +41,20 @@ class IssueCredential:
     def __post_init__(self) -> None:
         if len(self.merchant_country) != 3 or not self.merchant_country.isdecimal():
             raise ValueError("merchant_country must be three digits (ISO 3166-1 numeric)")
+
+
+def purchase(
+    effect_key: str, token_id: str, owner_id: str, money: Money, merchant: Merchant, requested_at: datetime
+) -> IssueCredential:
+    """What a payment asks for: a credential for `money` at `merchant`, by the owner's token."""
+    return IssueCredential(
+        token_id=token_id,
+        owner_id=owner_id,
+        effect_key=effect_key,
+        money=money,
+        merchant_country=NUMERIC_BY_ALPHA_2[merchant.country],
+        transaction_date=requested_at.astimezone(UTC).date(),
+    )
 
 
 def authentication(

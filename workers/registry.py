@@ -21,6 +21,7 @@ _STICKY_TIMEOUT = timedelta(seconds=3)
 
 WORKFLOWS: Sequence[type] = (PaymentWorkflow, RefundWorkflow, TokenProvisioningWorkflow)
 
+
 def payments_worker(client: Client, activities: Sequence[Callable[..., Any]], build_id: str) -> Worker:
     """The workflows and their local activities.
 

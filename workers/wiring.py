@@ -12,11 +12,11 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
-from activities.fraud import FraudActivities
 from activities.ledger import LedgerActivities
 from activities.network import NetworkActivities
 from activities.notify import NotifyActivities
 from activities.payment_methods import PaymentMethodActivities
+from activities.payments import PaymentActivities
 from activities.step_up import StepUpActivities
 from activities.vault import VaultActivities
 from config.settings import (
@@ -45,6 +45,7 @@ from notify.channels.in_app import InAppChannel
 from notify.channels.ses import SesChannel
 from notify.channels.twilio_sms import TwilioSmsChannel
 from notify.recipients import load_recipient
+from notify.relay import Relay
 from notify.service import Notifier
 from sealing import Sealer, Unsealer
 from store.engine import create_engine
@@ -67,15 +68,14 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
     engine, redis = _engine(stack), _redis(stack)
     model = load_model(FraudSettings().model_dir)
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
-    ledger = LedgerActivities(PaymentBooks(engine))
-    fraud = FraudActivities(FraudEngine(redis, model))
+    books = PaymentBooks(engine)
+    payments = PaymentActivities(FraudEngine(redis, model), books)
     return payments_worker(
         client,
         [
-            fraud.assess,
-            fraud.record_decline,
-            ledger.open_payment,
-            ledger.record,
+            payments.open,
+            payments.count_decline,
+            LedgerActivities(books).record,
             StepUpActivities(codes).verify,
             PaymentMethodActivities(engine).activate,
         ],
@@ -164,7 +164,9 @@ async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worke
     for channel in channels.values():
         stack.push_async_callback(channel.close)
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
-    activities = NotifyActivities(Notifier(engine, channels, load_recipient), codes)
+    notifier = Notifier(engine, channels, load_recipient)
+    await stack.enter_async_context(Relay(engine, notifier).running())
+    activities = NotifyActivities(notifier, codes)
     return activity_worker(client, TaskQueue.NOTIFY, [activities.deliver], build_id, concurrency=16)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from domain.merchants import Merchant
 from domain.money import Money
+from domain.network import SealedCredential
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
 from domain.risk import RiskSignals
@@ -15,7 +16,10 @@ from domain.risk import RiskSignals
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequest:
-    """A card payment as the API accepted it. `token_id` names the card in the vault."""
+    """A card payment as the API accepted it. `token_id` names the card in the vault.
+
+    `credential` was issued when the request came in, if it could be; it is good for some minutes.
+    """
 
     payment_id: str
     account_id: str
@@ -30,6 +34,7 @@ class PaymentRequest:
     requested_at: datetime
     signals: RiskSignals = field(default_factory=RiskSignals)
     metadata: dict[str, str] = field(default_factory=dict)
+    credential: SealedCredential | None = None
 
 
 @dataclass(frozen=True, slots=True)

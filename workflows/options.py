@@ -39,6 +39,9 @@ VAULT_CALL = CallOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=2)),
 )
 
+# Sensitive authentication data waits five minutes for the network worker (`vault/transit.py`); this leaves it one.
+CREDENTIAL_LIFETIME = timedelta(minutes=4)
+
 # The adapter itself waits ten seconds for the host's answer and then says `Unknown`; five more are for a slow worker.
 NETWORK_CALL = CallOptions(
     task_queue=TaskQueue.NETWORK,
@@ -53,14 +56,6 @@ NETWORK_ADVICE = CallOptions(
     start_to_close_timeout=timedelta(seconds=15),
     schedule_to_close_timeout=timedelta(hours=4),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
-)
-
-# A vendor's outage may last a day; a receipt that comes later than that helps nobody.
-NOTIFICATION = CallOptions(
-    task_queue=TaskQueue.NOTIFY,
-    start_to_close_timeout=timedelta(seconds=60),
-    schedule_to_close_timeout=timedelta(hours=24),
-    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=10)),
 )
 
 # Visa holds a cardholder-initiated authorization for 7 days.

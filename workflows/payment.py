@@ -18,11 +18,13 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.contracts import (
         CredentialRequest,
-        FraudActivities,
         LedgerActivities,
         NetworkActivities,
         NotificationOrder,
         NotifyActivities,
+        PaymentActivities,
+        PaymentOpened,
+        PaymentOrder,
         StepUpActivities,
         StepUpAttempt,
         VaultActivities,
@@ -31,12 +33,12 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import InvalidTransition
     from domain.ids import effect_key, refund_workflow_id
     from domain.money import Money
-    from domain.network import AuthorizeCommand, CaptureCommand, LateAnswer, ReverseCommand
+    from domain.network import AuthorizeCommand, CaptureCommand, LateAnswer, ReverseCommand, SealedCredential
     from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
     from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
-    from domain.records import PaymentChange, PaymentOpening, RefundRecord
+    from domain.records import PaymentChange, RefundRecord
     from domain.refunds import RefundStatus
-    from domain.risk import RiskAction, RiskDecision, RiskRequest
+    from domain.risk import RiskAction
     from temporal.search_attributes import ACCOUNT_ID, AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
     from workflows.messages import (
         CaptureRequest,
@@ -53,10 +55,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from workflows.options import (
         CAPTURE_WINDOW,
+        CREDENTIAL_LIFETIME,
         LOCAL_STEP,
         NETWORK_ADVICE,
         NETWORK_CALL,
-        NOTIFICATION,
         REFUND_ANSWER_WAIT,
         REFUND_WINDOW,
         REVIEW_WINDOW,
@@ -68,6 +70,10 @@ with workflow.unsafe.imports_passed_through():
     from workflows.refund import RefundWorkflow
     from workflows.steps import DurableSteps, failure_type
     from workflows.updates import named_update
+
+
+class _NothingSent(Exception):
+    """The request cannot be made. Its text is the reason, for operators."""
 
 
 @workflow.defn(name="payment")
@@ -98,9 +104,7 @@ class PaymentWorkflow(DurableSteps):
         return await self._whatever_comes(self._live())
 
     async def _live(self) -> PaymentSnapshot:
-        decision = await self._assess()
-        await self._open(decision)
-        if await self._cleared(decision):
+        if await self._cleared(await self._open()):
             await self._authorize()
         if self._payment.status is PaymentStatus.IN_DOUBT:
             await self._resolve_doubt()
@@ -111,64 +115,47 @@ class PaymentWorkflow(DurableSteps):
         await self._background_done()
         return self.snapshot()
 
-    async def _assess(self) -> RiskDecision:
-        return await self._until_done(
-            "fraud.assess",
-            lambda: workflow.execute_local_activity_method(FraudActivities.assess, self._risk_request(), **LOCAL_STEP),
+    async def _open(self) -> PaymentOpened:
+        """The fraud decision, recorded with the payment and its hold."""
+        self._version = 1
+        opened = await self._until_done(
+            "payments.open",
+            lambda: workflow.execute_local_activity_method(PaymentActivities.open, self._order(), **LOCAL_STEP),
         )
+        self._standing_hold = opened.standing_hold
+        return opened
 
-    def _risk_request(self) -> RiskRequest:
+    def _order(self) -> PaymentOrder:
         request = self._request
-        return RiskRequest(
-            payment_id=request.payment_id,
-            account_id=request.account_id,
-            user_id=request.user_id,
-            card_id=request.payment_method_id,
-            card_bin=request.card_bin,
-            merchant_id=request.merchant.merchant_id,
-            merchant_category_code=request.merchant.category_code,
-            money=request.money,
-            requested_at=request.requested_at,
-            signals=request.signals,
-        )
-
-    async def _open(self, decision: RiskDecision) -> None:
-        request = self._request
-        opening = PaymentOpening(
+        return PaymentOrder(
             payment_id=request.payment_id,
             account_id=request.account_id,
             user_id=request.user_id,
             payment_method_id=request.payment_method_id,
+            card_bin=request.card_bin,
             money=request.money,
             merchant=request.merchant,
             capture_method=request.capture_method,
-            risk=decision,
             requested_at=request.requested_at,
-            hold=decision.action is not RiskAction.BLOCK,
+            signals=request.signals,
             metadata=request.metadata,
         )
-        self._version = 1
-        recorded = await self._until_done(
-            "ledger.open_payment",
-            lambda: workflow.execute_local_activity_method(LedgerActivities.open_payment, opening, **LOCAL_STEP),
-        )
-        self._standing_hold = recorded.standing_hold
 
-    async def _cleared(self, decision: RiskDecision) -> bool:
+    async def _cleared(self, opened: PaymentOpened) -> bool:
         """Whether the payment may go to the network: by the fraud decision, the payer's step-up or a reviewer."""
-        match decision.action:
+        reason = next(iter(opened.reasons), "risk")
+        match opened.action:
             case RiskAction.ALLOW:
                 return True
             case RiskAction.BLOCK:
-                await self._change(PaymentEvent.BLOCKED, status_reason=next(iter(decision.reasons), "risk"))
-                self._notify("payment_declined", "blocked")
+                await self._change(PaymentEvent.BLOCKED, status_reason=reason)
                 return False
             case RiskAction.STEP_UP:
-                await self._change(PaymentEvent.STEP_UP_REQUIRED, status_reason=next(iter(decision.reasons), "risk"))
-                self._notify("step_up_code", "step-up")
+                await self._change(PaymentEvent.STEP_UP_REQUIRED, status_reason=reason)
+                self._in_background(self._send_code())
                 await self._decided_within(PaymentStatus.REQUIRES_ACTION, STEP_UP_WINDOW, "step_up_expired")
             case RiskAction.REVIEW:
-                await self._change(PaymentEvent.REVIEW_REQUIRED, status_reason=next(iter(decision.reasons), "risk"))
+                await self._change(PaymentEvent.REVIEW_REQUIRED, status_reason=reason)
                 await self._decided_within(PaymentStatus.IN_REVIEW, REVIEW_WINDOW, "review_expired")
         return self._payment.status is PaymentStatus.PROCESSING
 
@@ -185,41 +172,13 @@ class PaymentWorkflow(DurableSteps):
         return True
 
     async def _authorize(self) -> None:
-        """One authorization request to the network, every outcome handled. What is not an answer is a doubt."""
-        request = self._request
+        """One request to the network, every outcome handled. What is not an answer is a doubt."""
         try:
-            credential = await workflow.execute_activity_method(
-                VaultActivities.issue_credential,
-                CredentialRequest(
-                    effect_key=self._effect("credential"),
-                    token_id=request.token_id,
-                    user_id=request.user_id,
-                    money=request.money,
-                    merchant=request.merchant,
-                    requested_at=request.requested_at,
-                ),
-                **VAULT_CALL,
-            )
-        except ActivityError as error:
-            # Nothing was sent, so nothing can have been charged; and the payer should not be charged much later.
-            await self._declined("processing_error", f"credential_{failure_type(error)}")
+            outcome = await self._ask_network()
+        except _NothingSent as reason:
+            # Nothing can have been charged, and the payer should not be charged much later.
+            await self._declined("processing_error", str(reason))
             return
-        command = AuthorizeCommand(
-            effect_key=self._effect("authorize"),
-            payment_id=request.payment_id,
-            money=request.money,
-            merchant=request.merchant,
-            credential=credential,
-        )
-        outcome: Approved | Declined | Unknown
-        try:
-            outcome = await workflow.execute_activity_method(
-                NetworkActivities.authorize,
-                command,
-                **NETWORK_CALL,
-            )
-        except ActivityError:
-            outcome = Unknown(DoubtReason.WORKER_LOST)
         match outcome:
             case Approved():
                 await self._approved(outcome)
@@ -230,21 +189,78 @@ class PaymentWorkflow(DurableSteps):
             case Unknown():
                 await self._change(PaymentEvent.DOUBTED, status_reason=f"network_{outcome.reason}")
 
+    async def _ask_network(self) -> Approved | Declined | Unknown:
+        """The network's outcome. A credential that ran out on the way was not sent: that is asked again with a new one.
+
+        Raises:
+            _NothingSent: the vault gave no credential.
+        """
+        credential = self._fresh_credential()
+        while True:
+            issued_now = credential is None
+            if credential is None:
+                credential = await self._issue_credential()
+            try:
+                return await workflow.execute_activity_method(
+                    NetworkActivities.authorize, self._authorize_command(credential), **NETWORK_CALL
+                )
+            except ActivityError as error:
+                if issued_now or failure_type(error) != "CredentialExpired":
+                    return Unknown(DoubtReason.WORKER_LOST)
+                credential = None
+
+    def _fresh_credential(self) -> SealedCredential | None:
+        """The credential that came with the request, unless the payer or a reviewer took too long."""
+        age = workflow.now() - self._request.requested_at
+        return self._request.credential if age < CREDENTIAL_LIFETIME else None
+
+    async def _issue_credential(self) -> SealedCredential:
+        request = self._request
+        order = CredentialRequest(
+            effect_key=self._effect("credential"),
+            token_id=request.token_id,
+            user_id=request.user_id,
+            money=request.money,
+            merchant=request.merchant,
+            requested_at=request.requested_at,
+        )
+        try:
+            return await workflow.execute_activity_method(VaultActivities.issue_credential, order, **VAULT_CALL)
+        except ActivityError as error:
+            raise _NothingSent(f"credential_{failure_type(error)}") from error
+
+    def _authorize_command(self, credential: SealedCredential) -> AuthorizeCommand:
+        request = self._request
+        return AuthorizeCommand(
+            effect_key=self._effect("authorize"),
+            payment_id=request.payment_id,
+            money=request.money,
+            merchant=request.merchant,
+            credential=credential,
+            sale=self._is_sale(),
+        )
+
+    def _is_sale(self) -> bool:
+        """What is captured at once is authorized and captured by one message."""
+        return self._request.capture_method is CaptureMethod.AUTOMATIC
+
     async def _approved(self, outcome: Approved) -> None:
+        # Two operators who vouch for an authorization have neither code nor number.
+        approval_code, rrn = outcome.approval_code or None, outcome.rrn or None
+        if self._is_sale():
+            await self._change(PaymentEvent.SOLD, outcome.amount_minor, approval_code=approval_code, rrn=rrn)
+            return
         self._capture_before = workflow.now() + CAPTURE_WINDOW
         await self._change(
             PaymentEvent.AUTHORIZED,
             outcome.amount_minor,
-            # Two operators who vouch for an authorization have neither.
-            approval_code=outcome.approval_code or None,
-            rrn=outcome.rrn or None,
+            approval_code=approval_code,
+            rrn=rrn,
             capture_before=self._capture_before,
         )
-        self._notify("payment_authorized", "authorized")
 
     async def _declined(self, code: str, reason: str) -> None:
         await self._change(PaymentEvent.DECLINED, decline_code=code, status_reason=reason)
-        self._notify("payment_declined", "declined", decline_code=code)
 
     async def _resolve_doubt(self) -> None:
         """Reverse until the host says that it has, or two operators say what they know. A late yes changes nothing."""
@@ -261,17 +277,12 @@ class PaymentWorkflow(DurableSteps):
                 await self._approved(outcome)
             case Reversed():
                 await self._change(PaymentEvent.REVERSED, status_reason="reversed_after_doubt")
-                self._notify("payment_reversed", "reversed")
             case NeverSent():
                 await self._change(
                     PaymentEvent.NEVER_SENT, decline_code=NETWORK_UNAVAILABLE.code, status_reason="never_sent"
                 )
-                self._notify("payment_declined", "declined", decline_code=NETWORK_UNAVAILABLE.code)
 
     async def _capture_window(self) -> None:
-        if self._request.capture_method is CaptureMethod.AUTOMATIC:
-            await self._capture(self._payment.capturable_minor, final=True)
-            return
         assert self._capture_before is not None
         remaining = max(self._capture_before - workflow.now(), timedelta(0))
         if not await self._leaves(PaymentStatus.AUTHORIZED, remaining):
@@ -477,11 +488,13 @@ class PaymentWorkflow(DurableSteps):
     async def _capture(self, amount_minor: int, *, final: bool) -> None:
         self._captures += 1
         number = self._captures
+        closes = final or amount_minor == self._payment.capturable_minor
         await self._change(PaymentEvent.CAPTURED, amount_minor, final=final)
         command = CaptureCommand(
             effect_key=effect_key(self._request.payment_id, "capture", number),
             original_effect_key=self._effect("authorize"),
             money=Money(amount_minor, self._request.money.currency),
+            final=closes,
         )
         self._in_background(self._advise_capture(command))
 
@@ -536,7 +549,6 @@ class PaymentWorkflow(DurableSteps):
                 replace(snapshot, status=RefundStatus.SUCCEEDED),
                 snapshot.money.amount_minor,
             )
-            self._notify("payment_refunded", f"refunded:{snapshot.refund_id}", snapshot.money)
         else:
             await self._refund_changed(
                 PaymentEvent.REFUND_FAILED,
@@ -559,35 +571,29 @@ class PaymentWorkflow(DurableSteps):
             failure_code=snapshot.failure_code,
         )
 
-    def _notify(self, kind: str, step: str, money: Money | None = None, **facts: str) -> None:
-        """Tells the payer behind the answer, once. A notification never holds the payment up, and it may fail."""
+    async def _send_code(self) -> None:
+        """Sends the payer the one-time code, whose window is open already. All else the relay of events tells them."""
         request = self._request
         order = NotificationOrder(
-            key=f"{request.payment_id}:notify:{step}",
+            key=f"{request.payment_id}:notify:step-up",
             user_id=request.user_id,
-            kind=kind,
+            kind="step_up_code",
             payment_id=request.payment_id,
-            money=money or request.money,
-            facts={"merchant": request.merchant.name, "last4": request.card_last4, **facts},
+            money=request.money,
+            facts={"merchant": request.merchant.name, "last4": request.card_last4},
         )
-        self._in_background(self._deliver(order))
-
-    async def _deliver(self, order: NotificationOrder) -> None:
-        options = STEP_UP_NOTIFICATION if order.kind == "step_up_code" else NOTIFICATION
         try:
-            await workflow.execute_activity_method(NotifyActivities.deliver, order, **options)
+            await workflow.execute_activity_method(NotifyActivities.deliver, order, **STEP_UP_NOTIFICATION)
         except ActivityError as error:
-            # The deliveries table says which channel failed; the payment itself has nothing to wait for.
-            workflow.logger.warning("notification %s was not delivered: %s", order.key, failure_type(error))
+            # The deliveries table says which channel failed; without a code the payment is canceled in time.
+            workflow.logger.warning("the code of %s was not delivered: %s", request.payment_id, failure_type(error))
 
     async def _count_decline(self) -> None:
         """Tells the fraud engine of a refusal that card testing would show."""
         # A local activity right behind the decision would hold the caller's answer back; a timer lets that go first.
         await workflow.sleep(0.001)
         try:
-            await workflow.execute_local_activity_method(
-                FraudActivities.record_decline, self._risk_request(), **LOCAL_STEP
-            )
+            await workflow.execute_local_activity_method(PaymentActivities.count_decline, self._order(), **LOCAL_STEP)
         except ActivityError as error:
             # The windows live in Redis, which may be lost: while it is down payments are blocked anyway.
             workflow.logger.warning("a decline was not counted: %s", failure_type(error))
@@ -595,10 +601,8 @@ class PaymentWorkflow(DurableSteps):
     def _show(self) -> None:
         """Search attributes and details for operators. Each upsert costs the server, so only what changed is told."""
         status = self._recorded.status
-        # An automatic capture follows in the same task and tells more.
-        passing = status is PaymentStatus.AUTHORIZED and self._request.capture_method is CaptureMethod.AUTOMATIC
         updates: list[SearchAttributeUpdate[Any]] = []
-        if status is not self._shown_status and not passing:
+        if status is not self._shown_status:
             updates.append(PAYMENT_STATUS.value_set(status))
             if self._shown_status is PaymentStatus.PROCESSING:
                 updates.append(ACCOUNT_ID.value_set(self._request.account_id))

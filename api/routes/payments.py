@@ -5,6 +5,8 @@ Each effect is an update on the payment's workflow, which is its only writer; wh
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -31,12 +33,15 @@ from api.schemas.payments import (
 )
 from api.workflow_calls import authorize_payment, update
 from domain.currency import Currency
-from domain.ids import PAYMENT, REFUND, payment_workflow_id
+from domain.errors import DurapayError
+from domain.ids import PAYMENT, REFUND, effect_key, payment_workflow_id
 from domain.merchants import Merchant
 from domain.money import Money
+from domain.network import SealedCredential
 from domain.payments import UNDECIDED, CaptureMethod, PaymentStatus
 from domain.risk import RiskSignals
 from store.queries import PageRequest, PaymentFilter, Row, find_payment, find_refund, list_payments, list_refunds
+from vault.credentials import purchase
 from workflows.messages import (
     CaptureRequest,
     PaymentRequest,
@@ -47,6 +52,8 @@ from workflows.messages import (
     VoidRequest,
 )
 from workflows.payment import PaymentWorkflow
+
+_log = logging.getLogger("durapay.api")
 
 router = APIRouter(prefix="/v1", tags=["Payments"])
 
@@ -86,6 +93,8 @@ async def create_payment(
     if reservation.response is not None:
         return reservation.response
     payment = _payment_request(body, method, reservation)
+    if reservation.fresh:
+        payment = replace(payment, credential=await _credential(context, payment))
     # A key that was used before may belong to a payment that is decided, whose workflow Temporal has forgotten.
     row = None if reservation.fresh else await _find(context, payment.payment_id)
     if row is None or PaymentStatus(row["status"]) in UNDECIDED:
@@ -299,6 +308,26 @@ def _shown(context: ApiContext, caller: Principal, row: Row) -> PaymentObject:
         # Whoever pays need not learn what the fraud rules look at.
         payment.risk = payment.status_reason = None
     return payment
+
+
+async def _credential(context: ApiContext, payment: PaymentRequest) -> SealedCredential | None:
+    """The payment's credential, issued here because this process has the vault: the payment then waits for no other.
+
+    None if that fails, whatever the reason: the payment's workflow asks the vault's workers, and records what they say.
+    """
+    order = purchase(
+        effect_key(payment.payment_id, "credential"),
+        payment.token_id,
+        payment.user_id,
+        payment.money,
+        payment.merchant,
+        payment.requested_at,
+    )
+    try:
+        return await context.vault.issue_credential(order)
+    except DurapayError as error:
+        _log.warning("no credential for %s yet: %s", payment.payment_id, type(error).__name__)
+        return None
 
 
 async def _find(context: ApiContext, payment_id: str) -> Row | None:

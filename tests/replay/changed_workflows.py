@@ -5,8 +5,8 @@ from __future__ import annotations
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.contracts import PaymentOpened
     from domain.network import CaptureCommand
-    from domain.risk import RiskDecision
     from workflows.messages import PaymentRequest, PaymentSnapshot
     from workflows.payment import PaymentWorkflow
 
@@ -53,6 +53,6 @@ class AuthorizesBeforeTheRiskIsKnown(PaymentWorkflow):
     async def run(self, request: PaymentRequest) -> PaymentSnapshot:
         return await super().run(request)
 
-    async def _open(self, decision: RiskDecision) -> None:
+    async def _open(self) -> PaymentOpened:
         await self._authorize()
-        await super()._open(decision)
+        return await super()._open()

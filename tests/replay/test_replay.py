@@ -32,7 +32,7 @@ async def test_a_recorded_history_replays(name: str) -> None:
 @pytest.mark.parametrize("changed", [WaitsFirst, OmitsTheAdvice, AuthorizesBeforeTheRiskIsKnown])
 async def test_a_change_of_a_running_workflow_is_found(changed: type) -> None:
     with pytest.raises(NondeterminismError):
-        await _replayer([changed]).replay_workflow(load("payment_automatic_capture"))
+        await _replayer([changed]).replay_workflow(load("payment_manual_capture_and_partial_refund"))
 
 
 def test_every_workflow_of_the_registry_has_a_recorded_history() -> None:

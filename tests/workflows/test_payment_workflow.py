@@ -15,7 +15,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from domain.network import LateAnswer
+from domain.network import LateAnswer, SealedCredential
 from domain.outcomes import Acknowledged, DoubtReason, NeverSent, Unknown
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
@@ -83,12 +83,67 @@ async def test_a_blocked_payment_never_reaches_vault_or_network(world: World) ->
     assert await world.pending_minor() == 0
 
 
-async def test_an_automatic_capture_follows_the_authorization(world: World) -> None:
-    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
-    snapshot = await world.until_status(S.CAPTURED)
-    assert snapshot.amount_captured_minor == 1050
+async def test_an_automatic_capture_is_a_sale_by_one_message(world: World) -> None:
+    snapshot = await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    assert (snapshot.status, snapshot.amount_captured_minor) == (S.CAPTURED, 1050)
+    assert [command.sale for command in world.outside.authorize.calls] == [True]
+    assert world.outside.capture.calls == []
     assert await world.posted_minor() == 1050
     assert await world.pending_minor() == 0
+    assert await world.events() == ["created", "sold"]
+
+
+async def test_a_sale_for_less_than_was_asked_takes_only_that(world: World) -> None:
+    world.outside.authorize.then(approved(1000))
+    snapshot = await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    assert (snapshot.amount_authorized_minor, snapshot.amount_captured_minor) == (1000, 1000)
+    assert await world.posted_minor() == 1000
+    assert await world.pending_minor() == 0
+
+
+async def test_a_sale_in_doubt_is_reversed_and_takes_nothing(world: World) -> None:
+    world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    assert (await world.closed()).status is S.VOIDED
+    assert await world.posted_minor() == 0
+    assert await world.pending_minor() == 0
+
+
+EARLY = SealedCredential("tok_test", "early.box", "early")
+
+
+async def test_a_credential_that_came_with_the_request_is_used_while_it_lasts(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    await world.pay(credential=EARLY, requested_at=await time_skipping_env.get_current_time())
+    assert [command.credential for command in world.outside.authorize.calls] == [EARLY]
+    assert world.outside.credential.calls == []
+
+
+async def test_a_credential_that_waited_for_its_payer_too_long_is_issued_anew(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    _step_up(world)
+    await world.pay(credential=EARLY, requested_at=await time_skipping_env.get_current_time())
+    await time_skipping_env.sleep(timedelta(minutes=5))
+    await world.handle.execute_update(PaymentWorkflow.confirm_step_up, _code(world))
+    assert len(world.outside.credential.calls) == 1
+    assert [command.credential.sealed_pan for command in world.outside.authorize.calls] == ["key.box"]
+
+
+async def test_a_credential_that_expired_on_the_way_is_issued_anew_once(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    world.outside.authorize.then(Fault("CredentialExpired", final=True), approved())
+    now = await time_skipping_env.get_current_time()
+    assert (await world.pay(credential=EARLY, requested_at=now)).status is S.AUTHORIZED
+    assert len(world.outside.credential.calls) == 1
+
+
+async def test_a_credential_that_expires_again_is_a_doubt_and_reversed(world: World) -> None:
+    world.outside.authorize.then(Fault("CredentialExpired", final=True))
+    assert (await world.pay()).status is S.IN_DOUBT
+    assert (await world.closed()).status is S.VOIDED
 
 
 async def test_an_uncaptured_authorization_is_voided_after_seven_days(
@@ -283,11 +338,12 @@ async def test_canceling_the_workflow_does_not_stop_a_payment_half_way(world: Wo
     assert snapshot.status is S.CAPTURED
 
 
-async def test_a_notification_that_cannot_be_delivered_holds_nothing_up(world: World) -> None:
+async def test_a_code_that_cannot_be_delivered_holds_nothing_up(world: World) -> None:
+    _step_up(world)
     world.outside.deliver.then(Fault("Broken", final=True))
-    world.outside.authorize.then(declined())
-    assert (await world.pay()).status is S.DECLINED
-    assert (await world.closed()).status is S.DECLINED
+    assert (await world.pay()).status is S.REQUIRES_ACTION
+    await world.handle.execute_update(PaymentWorkflow.void, VoidRequest())
+    assert (await world.closed()).status is S.CANCELED
 
 
 # --------------------------------------------------------------------------------------------------- step-up and review
@@ -432,7 +488,8 @@ async def test_a_refund_waits_until_the_network_has_heard_of_the_capture(world: 
         return Acknowledged(NOW)
 
     world.outside.capture.then(wait)
-    await _captured(world)
+    await world.pay()
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
     identifier = f"{world.request.payment_id}-early"
     refund = asyncio.create_task(world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(identifier, 100)))
     await world.until(lambda _: bool(world.outside.capture.calls))

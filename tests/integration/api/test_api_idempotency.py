@@ -34,7 +34,7 @@ async def test_a_decline_is_replayed_too(shop: Shop, network: Network) -> None:
     assert (first.status_code, second.status_code) == (402, 402)
     assert first.json() == second.json()
     messages = (await network.journal(shop.payment_id(key)))["messages"]
-    assert [message["mti"] for message in messages] == ["0100"]
+    assert [message["mti"] for message in messages] == ["0200"]
 
 
 async def test_many_callers_with_one_key_at_once_make_one_payment(

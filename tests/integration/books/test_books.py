@@ -36,6 +36,7 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
     (S.PROCESSING, E.REVIEW_REQUIRED): [],
     (S.PROCESSING, E.BLOCKED): [LETS_GO],
     (S.PROCESSING, E.AUTHORIZED): [],
+    (S.PROCESSING, E.SOLD): [("post", "receivable", "payable", 1000, 1000)],
     (S.PROCESSING, E.DECLINED): [LETS_GO],
     (S.PROCESSING, E.DOUBTED): [LETS_GO, ("pending", "receivable", "suspense", 1000, 0)],
     (S.REQUIRES_ACTION, E.STEP_UP_PASSED): [],
@@ -47,6 +48,7 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
     (S.IN_DOUBT, E.REVERSED): [DOUBT_ENDS],
     (S.IN_DOUBT, E.NEVER_SENT): [DOUBT_ENDS],
     (S.IN_DOUBT, E.AUTHORIZED): [DOUBT_ENDS, HOLD],
+    (S.IN_DOUBT, E.SOLD): [DOUBT_ENDS, HOLD, ("post", "receivable", "payable", 1000, 1000)],
     (S.AUTHORIZED, E.CAPTURED): [("post", "receivable", "payable", 1000, 1000)],
     (S.AUTHORIZED, E.VOIDED): [LETS_GO],
     (S.AUTHORIZED, E.EXPIRED): [LETS_GO],
@@ -98,7 +100,7 @@ async def _prepared(shop: Shop, life: Life, event: PaymentEvent) -> tuple[int, d
         return 300, {"refund_id": refund_id}
     if event in (E.REFUND_DOUBTED, E.REFUND_SUCCEEDED, E.REFUND_FAILED):
         return 0 if event is E.REFUND_DOUBTED else 300, {"refund_id": await shop.reserve(life, 300)}
-    return (1000 if event in (E.AUTHORIZED, E.CAPTURED) else 0), {}
+    return (1000 if event in (E.AUTHORIZED, E.SOLD, E.CAPTURED) else 0), {}
 
 
 # -------------------------------------------------------------------------------------------------------------- amounts

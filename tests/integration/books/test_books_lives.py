@@ -107,7 +107,7 @@ class Lives(RuleBasedStateMachine):
             return
         event = data.draw(st.sampled_from(events))
         match event:
-            case E.AUTHORIZED:
+            case E.AUTHORIZED | E.SOLD:
                 self._record(life, event, self._part(data, life.payment.money.amount_minor))
             case E.CAPTURED:
                 amount = self._part(data, life.payment.capturable_minor)
