@@ -83,7 +83,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastA
     return app
 
 
-def _refuse_nul(request: Request) -> None:
+async def _refuse_nul(request: Request) -> None:
     """No id holds a NUL, and PostgreSQL would take a statement with one for broken."""
     if any("\0" in str(value) for value in request.path_params.values()):
         raise ApiError("resource_missing", "There is nothing under this address.")

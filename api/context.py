@@ -26,7 +26,7 @@ class ApiContext:
     sessions: SessionTokens
 
 
-def _context(request: Request) -> ApiContext:
+async def _context(request: Request) -> ApiContext:
     context: ApiContext = request.app.state.context
     return context
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notify.messages import Recipient
-from notify.push_tokens import list_live
-from store.models.platform import User
+
+_USER = text("""
+SELECT name, email, phone, locale, ARRAY(
+    SELECT token FROM notify.push_tokens WHERE user_id = users.id AND pruned_at IS NULL
+    ORDER BY created_at, token_hash) AS push_tokens
+FROM platform.users WHERE id = :id
+""")
 
 
 async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient | None:
     """The recipient `user_id`, or None when there is no such user (any more)."""
-    row = (
-        await connection.execute(select(User.name, User.email, User.phone, User.locale).where(User.id == user_id))
-    ).first()
+    row = (await connection.execute(_USER, {"id": user_id})).one_or_none()
     if row is None:
         return None
     return Recipient(
@@ -22,6 +25,6 @@ async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient
         name=row.name,
         email=row.email,
         phone=row.phone,
-        push_tokens=await list_live(connection, user_id),
+        push_tokens=tuple(row.push_tokens),
         locale=row.locale,
     )

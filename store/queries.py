@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.models.platform import Payment, PaymentMethod, Refund, RiskDecision, User
@@ -52,8 +52,13 @@ def _payments() -> Select[Any]:
     )
 
 
+# Made once: building a statement costs more than sending it.
+_PAYMENT = _payments().where(Payment.id == bindparam("id"))
+_PAYMENT_METHOD = select(*PaymentMethod.__table__.columns).where(PaymentMethod.id == bindparam("id"))
+
+
 async def find_payment(connection: AsyncConnection, payment_id: str) -> Row | None:
-    row: Row | None = (await connection.execute(_payments().where(Payment.id == payment_id))).mappings().one_or_none()
+    row: Row | None = (await connection.execute(_PAYMENT, {"id": payment_id})).mappings().one_or_none()
     return row
 
 
@@ -118,8 +123,7 @@ async def find_user(connection: AsyncConnection, user_id: str) -> Row | None:
 
 
 async def find_payment_method(connection: AsyncConnection, payment_method_id: str) -> Row | None:
-    query = select(*PaymentMethod.__table__.columns).where(PaymentMethod.id == payment_method_id)
-    return (await connection.execute(query)).mappings().one_or_none()
+    return (await connection.execute(_PAYMENT_METHOD, {"id": payment_method_id})).mappings().one_or_none()
 
 
 async def list_payment_methods(connection: AsyncConnection, user_id: str) -> Sequence[Row]:
