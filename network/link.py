@@ -46,6 +46,7 @@ _STABLE_SECONDS: Final = 5.0
 # Bytes that the peer has not taken yet. Above this it is not reading, and a new request would only wait in our memory.
 _WRITE_LIMIT_BYTES: Final = 256 * 1024
 _STAN_MODULUS: Final = 1_000_000
+_LAST_LOOK_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,10 @@ class _Session(asyncio.Protocol):
         try:
             # Unlike a timeout that cancels, this cannot lose an answer which arrives in the same turn of the loop.
             await asyncio.wait((waiter.answered,), timeout=deadline - self._loop.time())
+            if not waiter.answered.done():
+                # A process that was stopped meanwhile wakes with its time over and its socket unread: what has arrived
+                # is looked at before it is called missing.
+                await asyncio.wait((waiter.answered,), timeout=_LAST_LOOK_SECONDS)
             if not waiter.answered.done():
                 raise InDoubt(DoubtReason.TIMEOUT)
             return waiter.answered.result()
