@@ -11,6 +11,8 @@ from typing import Protocol
 
 from temporalio import activity
 
+from domain.dispute_records import DisputeChange, DisputeOpened, DisputeOpening, NoticeRecord
+from domain.evidence import FrozenEvidence
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import (
@@ -120,6 +122,28 @@ class PaymentActivities(Protocol):
 class LedgerActivities(Protocol):
     @activity.defn(name="ledger.record")
     async def record(self, change: PaymentChange) -> Recorded: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeOrder:
+    """Keep what a dispute's answer consists of. `submission` counts its answers."""
+
+    dispute_id: str
+    submission: int
+
+
+class DisputeActivities(Protocol):
+    @activity.defn(name="disputes.open")
+    async def open(self, opening: DisputeOpening) -> DisputeOpened: ...
+
+    @activity.defn(name="disputes.record")
+    async def record(self, change: DisputeChange) -> None: ...
+
+    @activity.defn(name="disputes.note")
+    async def note(self, record: NoticeRecord) -> None: ...
+
+    @activity.defn(name="documents.freeze")
+    async def freeze(self, order: FreezeOrder) -> FrozenEvidence: ...
 
 
 class StepUpActivities(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,18 +12,10 @@ from documents.errors import DocumentAltered, DocumentMissing
 from documents.recognition import recognised
 from documents.storage import DocumentStorage
 from domain.errors import NotFound
-from domain.evidence import EvidenceFile, FilePurpose
+from domain.evidence import EvidenceFile, FilePurpose, FrozenEvidence
 from store.dispute_queries import find_dispute, list_files
 from store.engine import reading
 from store.queries import Row
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenEvidence:
-    """What an answer consists of. `sha256` (hexadecimal) is the digest of its manifest, `documents` how many files."""
-
-    sha256: str
-    documents: int
 
 
 def file_key(dispute_id: str, file_id: str) -> str:

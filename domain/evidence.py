@@ -65,3 +65,11 @@ class EvidenceFile:
     content_type: ContentType
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenEvidence:
+    """What an answer consists of: the digest of its manifest (SHA-256, hexadecimal), and how many files it names."""
+
+    sha256: str
+    documents: int

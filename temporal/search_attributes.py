@@ -15,6 +15,9 @@ NEEDS_ATTENTION = SearchAttributeKey.for_keyword("NeedsAttention")
 IN_DOUBT_SINCE = SearchAttributeKey.for_datetime("InDoubtSince")
 AMOUNT_AT_RISK_MINOR = SearchAttributeKey.for_int("AmountAtRiskMinor")
 ACCOUNT_ID = SearchAttributeKey.for_keyword("AccountId")
+DISPUTE_STATUS = SearchAttributeKey.for_keyword("DisputeStatus")
+# When what a dispute waits for is due: the merchant's answer, then the network's decision. Unset once it is decided.
+DISPUTE_DUE_BY = SearchAttributeKey.for_datetime("DisputeDueBy")
 
 # Name → type, as `temporal operator search-attribute create` and `start-dev --search-attribute` take them.
 ALL: dict[str, str] = {
@@ -23,4 +26,6 @@ ALL: dict[str, str] = {
     IN_DOUBT_SINCE.name: "Datetime",
     AMOUNT_AT_RISK_MINOR.name: "Int",
     ACCOUNT_ID.name: "Keyword",
+    DISPUTE_STATUS.name: "Keyword",
+    DISPUTE_DUE_BY.name: "Datetime",
 }

@@ -58,6 +58,14 @@ NETWORK_ADVICE = CallOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
 )
 
+# Up to ten files of five megabytes are read and digested; an outage of S3 heals within minutes, or somebody must look.
+DOCUMENT_CALL = CallOptions(
+    task_queue=TaskQueue.PAYMENTS,
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=15),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+)
+
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)
 # Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.

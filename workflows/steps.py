@@ -26,6 +26,10 @@ from workflows.updates import named_update
 T = TypeVar("T")
 R = TypeVar("R")
 
+# What a step's call can fail with. A local activity that fails for good raises its own error bare, unlike any other.
+Failure = ActivityError | ChildWorkflowError | ApplicationError
+_FAILURES = (ActivityError, ChildWorkflowError, ApplicationError)
+
 
 @dataclass(slots=True)
 class _Step:
@@ -106,16 +110,16 @@ class DurableSteps:
             if step.resolution is None:
                 try:
                     return attempt.result()
-                except (ActivityError, ChildWorkflowError) as error:
+                except _FAILURES as error:
                     await self._park(name, step, error, pause)
                     pause = min(pause * 2, LONGEST_SELF_RETRY)
             if step.resolution is not None:
                 attempt.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ActivityError, ChildWorkflowError):
+                with contextlib.suppress(asyncio.CancelledError, *_FAILURES):
                     await attempt
                 return resolutions[step.resolution]
 
-    async def _park(self, name: str, step: _Step, error: ActivityError | ChildWorkflowError, pause: timedelta) -> None:
+    async def _park(self, name: str, step: _Step, error: Failure, pause: timedelta) -> None:
         step.parked_since = workflow.now()
         step.reason = failure_type(error)
         step.retry_now = False
@@ -164,9 +168,9 @@ class DurableSteps:
                 workflow.logger.warning("a cancellation was refused: use the workflow's own updates")
 
 
-def failure_type(error: ActivityError | ChildWorkflowError) -> str:
+def failure_type(error: Failure) -> str:
     """The machine-readable type of what made an activity fail, e.g. `NotAcknowledged` or `timeout`."""
-    cause = error.cause
+    cause = _cause(error)
     if isinstance(cause, ApplicationError):
         return cause.type or "error"
     if isinstance(cause, ActivityTimeout):
@@ -174,6 +178,11 @@ def failure_type(error: ActivityError | ChildWorkflowError) -> str:
     return type(cause).__name__ if cause else "error"
 
 
-def _is_final(error: ActivityError | ChildWorkflowError) -> bool:
+def _is_final(error: Failure) -> bool:
     """Whether trying again by itself cannot help: the fault was marked as not retryable."""
-    return isinstance(error.cause, ApplicationError) and error.cause.non_retryable
+    cause = _cause(error)
+    return isinstance(cause, ApplicationError) and cause.non_retryable
+
+
+def _cause(error: Failure) -> BaseException | None:
+    return error if isinstance(error, ApplicationError) else error.cause
