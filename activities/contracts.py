@@ -18,10 +18,12 @@ from domain.money import Money
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
+    IncrementCommand,
     ProvisionCommand,
     RefundCommand,
     ReverseCommand,
     SealedCredential,
+    VerifyCommand,
 )
 from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
 from domain.payments import CaptureMethod
@@ -170,6 +172,12 @@ class VaultActivities(Protocol):
 class NetworkActivities(Protocol):
     @activity.defn(name="network.authorize")
     async def authorize(self, command: AuthorizeCommand) -> Approved | Declined | Unknown: ...
+
+    @activity.defn(name="network.increment")
+    async def increment(self, command: IncrementCommand) -> Approved | Declined | Unknown: ...
+
+    @activity.defn(name="network.verify")
+    async def verify(self, command: VerifyCommand) -> Approved | Declined | Unknown: ...
 
     @activity.defn(name="network.reverse")
     async def reverse(self, command: ReverseCommand) -> Reversed | NeverSent: ...

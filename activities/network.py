@@ -6,7 +6,15 @@ from temporalio import activity
 
 from activities import contracts
 from activities.errors import translated
-from domain.network import AuthorizeCommand, CaptureCommand, ProvisionCommand, RefundCommand, ReverseCommand
+from domain.network import (
+    AuthorizeCommand,
+    CaptureCommand,
+    IncrementCommand,
+    ProvisionCommand,
+    RefundCommand,
+    ReverseCommand,
+    VerifyCommand,
+)
 from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
 from network.gateway import NetworkGateway
 
@@ -19,6 +27,16 @@ class NetworkActivities(contracts.NetworkActivities):
     async def authorize(self, command: AuthorizeCommand) -> Approved | Declined | Unknown:
         with translated():
             return await self._gateway.authorize(command)
+
+    @activity.defn(name="network.increment")
+    async def increment(self, command: IncrementCommand) -> Approved | Declined | Unknown:
+        with translated():
+            return await self._gateway.increment(command)
+
+    @activity.defn(name="network.verify")
+    async def verify(self, command: VerifyCommand) -> Approved | Declined | Unknown:
+        with translated():
+            return await self._gateway.verify(command)
 
     @activity.defn(name="network.reverse")
     async def reverse(self, command: ReverseCommand) -> Reversed | NeverSent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain.currency import Currency
 from domain.merchants import Merchant
 from domain.money import Money
 
@@ -40,8 +41,41 @@ class AuthorizeCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class IncrementCommand:
+    """Ask the issuer for `money` more on an approved authorization that is not captured to its end (0100).
+
+    The card and the merchant are the original's; no new credential is needed. Reversing the original releases its
+    increments with it; an increment that is in doubt is reversed by itself, under its own key.
+    """
+
+    effect_key: str
+    original_effect_key: str
+    payment_id: str
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyCommand:
+    """Ask the issuer whether a card is good, for no money at all (0100 of zero, DE25 51).
+
+    `reference` says what it is for, as a payment's id does elsewhere. `Unknown` leaves nothing to undo: no money was
+    asked for, so the question may be asked again under another key, and cannot be reversed. A `credential` serves one
+    question only.
+    """
+
+    effect_key: str
+    reference: str
+    currency: Currency
+    merchant: Merchant
+    credential: SealedCredential
+
+
+@dataclass(frozen=True, slots=True)
 class ReverseCommand:
-    """Undo the authorization or refund of `original_effect_key` (0420, repeated as 0421 until the 0430)."""
+    """Undo the authorization, sale, increment or refund of `original_effect_key`.
+
+    It is sent as 0420, and repeated as 0421 until the 0430.
+    """
 
     effect_key: str
     original_effect_key: str
@@ -62,7 +96,7 @@ class CaptureCommand:
 
 @dataclass(frozen=True, slots=True)
 class RefundCommand:
-    """Give `money` back to the card of an earlier authorization (0200 with processing code 20)."""
+    """Give `money` back to the card of an earlier authorization or sale (0200 with processing code 20)."""
 
     effect_key: str
     original_effect_key: str

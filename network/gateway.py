@@ -10,18 +10,23 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.merchants import Merchant
+from domain.money import Money
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
+    IncrementCommand,
     LateAnswer,
     ProvisionCommand,
     RefundCommand,
     ReverseCommand,
+    SealedCredential,
+    VerifyCommand,
 )
 from domain.outcomes import (
     Acknowledged,
@@ -49,7 +54,7 @@ from network.errors import (
 )
 from network.journal import ADVICE, Effect, Entry, Journal, Kind, State
 from network.link import NetworkLink, Prepared, prepare
-from network.messages import APPROVED, Acceptor
+from network.messages import APPROVED, Acceptor, Authentication, Card, Purchase
 from sealing import Unsealer
 
 _log = logging.getLogger(__name__)
@@ -65,6 +70,14 @@ _RECORD_ATTEMPTS: Final = 8
 
 # Makes the first sending, or its repeat, of a journaled effect.
 Build = Callable[[Entry, bool], Awaitable[Message]]
+
+
+class Present(Protocol):
+    """Makes a request that shows a card and its authentication data."""
+
+    def __call__(
+        self, purchase: Purchase, card: Card, authentication: Authentication | None, *, repeat: bool = False
+    ) -> Message: ...
 
 
 class NetworkGateway:
@@ -137,6 +150,21 @@ class NetworkGateway:
         """
         return await self._once(command.effect_key, _identity(command), lambda: self._authorize(command))
 
+    async def verify(self, command: VerifyCommand) -> AuthorizationOutcome:
+        """Asks the issuer whether the card is good, for an amount of zero (0100).
+
+        Raises: as `authorize`, but for `EffectAbandoned`: there is nothing to reverse.
+        """
+        identity = (command.effect_key, command.reference, command.currency, command.credential.token_id)
+        return await self._once(command.effect_key, identity, lambda: self._verify(command))
+
+    async def increment(self, command: IncrementCommand) -> AuthorizationOutcome:
+        """Asks the issuer for `command.money` more on an authorization (0100).
+
+        Raises: as `authorize`, but for what concerns authentication data; and `OriginalUnknown`.
+        """
+        return await self._once(command.effect_key, command, lambda: self._increment(command))
+
     async def refund(self, command: RefundCommand) -> AuthorizationOutcome:
         """Asks the issuer to take `command.money` back for the cardholder (0200, processing code 20).
 
@@ -145,7 +173,7 @@ class NetworkGateway:
         return await self._once(command.effect_key, command, lambda: self._refund(command))
 
     async def reverse(self, command: ReverseCommand) -> ReversalOutcome:
-        """Undoes an authorization, sale or refund, sent or not (0420).
+        """Undoes an authorization (with its increments), a sale, an increment or a refund, sent or not (0420).
 
         Raises:
             NotAcknowledged: the reversal stands, and is to be repeated until it is acknowledged.
@@ -197,18 +225,28 @@ class NetworkGateway:
             task.exception()  # all its callers may be gone; the journal has the state
 
     async def _authorize(self, command: AuthorizeCommand) -> AuthorizationOutcome:
-        credential = command.credential
+        kind = Kind.SALE if command.sale else Kind.AUTHORIZE
+        effect = Effect(kind, command.effect_key, command.money, command.payment_id, command.credential.token_id)
+        present = messages.sale if command.sale else messages.authorization
+        return await self._present(effect, command.merchant, command.credential, present)
+
+    async def _verify(self, command: VerifyCommand) -> AuthorizationOutcome:
+        nothing = Money(0, command.currency)
+        effect = Effect(Kind.VERIFY, command.effect_key, nothing, command.reference, command.credential.token_id)
+        return await self._present(effect, command.merchant, command.credential, messages.verification)
+
+    async def _present(
+        self, effect: Effect, merchant: Merchant, credential: SealedCredential, message: Present
+    ) -> AuthorizationOutcome:
+        """The outcome of a request that shows the card's credential. It is deleted once it has served."""
         handle = credential.authentication_handle
 
         async def build(entry: Entry, repeat: bool) -> Message:
             authentication = await self._credentials.authentication(handle) if handle else None
             card = self._credentials.card(credential.sealed_pan)
-            present = messages.sale if command.sale else messages.authorization
-            return present(entry.purchase, card, authentication, repeat=repeat)
+            return message(entry.purchase, card, authentication, repeat=repeat)
 
-        kind = Kind.SALE if command.sale else Kind.AUTHORIZE
-        effect = Effect(kind, command.effect_key, command.money, command.payment_id, credential.token_id)
-        acceptor = Acceptor.of(command.merchant, self._terminal_id)
+        acceptor = Acceptor.of(merchant, self._terminal_id)
         entry = await self._journal.open(effect, acceptor, credential.sealed_pan)
         try:
             outcome = await self._decide(entry, build, credential.sealed_pan)
@@ -221,6 +259,23 @@ class NetworkGateway:
     async def _forget(self, handle: str | None) -> None:
         if handle is not None:
             await self._credentials.forget(handle)
+
+    async def _increment(self, command: IncrementCommand) -> AuthorizationOutcome:
+        entry, original = await self._journal.open_about(
+            Effect(
+                Kind.INCREMENT,
+                command.effect_key,
+                command.money,
+                command.payment_id,
+                original_effect_key=command.original_effect_key,
+            )
+        )
+
+        async def build(entry: Entry, repeat: bool) -> Message:
+            card = self._credentials.card(_box(original))
+            return messages.increment(entry.purchase, card, original.original, repeat=repeat)
+
+        return await self._decide(entry, build)
 
     async def _refund(self, command: RefundCommand) -> AuthorizationOutcome:
         entry, original = await self._journal.open_about(

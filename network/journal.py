@@ -59,6 +59,8 @@ class Kind(StrEnum):
 
     AUTHORIZE = "authorize"
     SALE = "sale"
+    INCREMENT = "increment"
+    VERIFY = "verify"
     CAPTURE = "capture"
     REFUND = "refund"
     REVERSE = "reverse"
@@ -77,13 +79,15 @@ class State(StrEnum):
 _MTI: Final[Mapping[Kind, str]] = {
     Kind.AUTHORIZE: "0100",
     Kind.SALE: "0200",
+    Kind.INCREMENT: "0100",
+    Kind.VERIFY: "0100",
     Kind.REFUND: "0200",
     Kind.CAPTURE: "0220",
     Kind.REVERSE: "0420",
     Kind.PROVISION: "0620",
 }
 _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
-    "0110": frozenset({Kind.AUTHORIZE}),
+    "0110": frozenset({Kind.AUTHORIZE, Kind.INCREMENT, Kind.VERIFY}),
     "0210": frozenset({Kind.SALE, Kind.REFUND}),
     "0230": frozenset({Kind.CAPTURE}),
     "0430": frozenset({Kind.REVERSE}),
@@ -92,11 +96,17 @@ _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
 ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION})
 
-# To what a capture and a refund can refer. A sale was captured with its approval.
+# What can be undone: it moved money, or may have.
+_REVERSIBLE: Final = frozenset({Kind.AUTHORIZE, Kind.SALE, Kind.INCREMENT, Kind.REFUND})
+
+# To what each kind can refer. A sale was captured with its approval, so that it has no captures and increments.
 _REFERRED: Final[Mapping[Kind, frozenset[Kind]]] = {
+    Kind.INCREMENT: frozenset({Kind.AUTHORIZE}),
     Kind.CAPTURE: frozenset({Kind.AUTHORIZE}),
     Kind.REFUND: frozenset({Kind.AUTHORIZE, Kind.SALE}),
 }
+# To the network an authorization, what is added to it and what is taken of it are one purchase. A refund is another.
+_ONE_PURCHASE: Final = frozenset({Kind.INCREMENT, Kind.CAPTURE})
 # What has a day in the network's clearing once it is acknowledged.
 _SETTLED: Final = (Kind.SALE, Kind.CAPTURE, Kind.REFUND, Kind.REVERSE)
 
@@ -208,9 +218,9 @@ class Journal:
             return await self._open(connection, effect, acceptor, sealed_pan, rrn=None)
 
     async def open_about(self, effect: Effect) -> tuple[Entry | None, Entry]:
-        """The same for a capture or refund, and its original, from which it takes payment, acceptor and card.
+        """The same for what refers to an original, and the original: payment, acceptor and card are taken from it.
 
-        A capture also takes the original's RRN: to the network the two are one purchase.
+        So is the RRN, but for a refund.
 
         Raises:
             OriginalUnknown: nothing was ever sent under the original's key.
@@ -228,7 +238,7 @@ class Journal:
                 effect.original_effect_key,
                 effect.final,
             )
-            rrn = original.trace.rrn if effect.kind is Kind.CAPTURE else None
+            rrn = original.trace.rrn if effect.kind in _ONE_PURCHASE else None
             entry = await self._open(connection, inherited, original.acceptor, original.sealed_pan, rrn)
             return entry, original
 
@@ -240,7 +250,7 @@ class Journal:
 
         Raises:
             EffectKeyReused: `effect_key` stands for something else.
-            OriginalUnknown: the original is an advice.
+            OriginalUnknown: the original is an advice, or asked for no money.
         """
         async with self._connection(transaction=True) as connection:
             tombstone = {
@@ -254,8 +264,8 @@ class Journal:
             if row["state"] == State.ABANDONED:
                 return None
             original = _entry(row)
-            if original.effect.kind in ADVICE:
-                raise OriginalUnknown("an advice cannot be reversed")
+            if original.effect.kind not in _REVERSIBLE:
+                raise OriginalUnknown(f"what was sent to {original.effect.kind} cannot be reversed")
             if original.state is State.CREATED:
                 await connection.execute(_step(original_effect_key, state=State.ABANDONED))
                 return None
@@ -339,11 +349,11 @@ class Journal:
             return await _one(connection, entry.effect.effect_key)
 
     async def unreported(self, limit: int = 100) -> list[LateAnswer]:
-        """Late answers of which nobody was told yet, oldest first."""
+        """Late answers of which nobody was told yet, oldest first. One about no money is nobody's business."""
         query = (
             select(_TABLE)
             .where(_C.late_answered_at.is_not(None), _C.late_reported_at.is_(None))
-            .where(_C.acquirer_id == self._acquirer_id)
+            .where(_C.acquirer_id == self._acquirer_id, _C.kind != Kind.VERIFY)
             .order_by(_C.late_answered_at)
             .limit(limit)
         )

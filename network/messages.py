@@ -3,6 +3,8 @@
 | Message | Sent for | Answer |
 |---|---|---|
 | 0100, repeat 0101 | authorization of a token with its cryptogram | 0110 |
+| the same | its increment: sub-field 03 of DE63 is 3900, DE90 names the authorization | |
+| the same | verification of a card: DE25 is 51, DE4 zero | |
 | 0200, repeat 0201 | sale: authorization and capture in one (processing code 00); refund (20) | 0210 |
 | 0220, repeat 0221 | capture of an approved authorization; DE60 tells the last one (`F`) from others (`P`) | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
@@ -57,6 +59,7 @@ _PURCHASE: Final = "000000"
 _REFUND: Final = "200000"
 _ECOMMERCE_ENTRY: Final = "810"  # DE22: number entered by electronic commerce, no PIN entry
 _ECOMMERCE_CONDITION: Final = "59"  # DE25: electronic commerce request
+_VERIFICATION_CONDITION: Final = "51"  # DE25: request for account verification without authorization
 _ARQC: Final = b"\x80"  # tag 9F27: the cryptogram asks for online authorization
 
 # Echoed by a host that answers; what we compare of it is below.
@@ -65,6 +68,10 @@ _COMPARED: Final = (4, 37, 49)
 
 # The answer's type, DE11, DE7 and DE32.
 MatchingKey = tuple[str, str, str, str]
+
+# Sub-fields of DE63, under the names and values of Visa's.
+_MESSAGE_REASON: Final = "03"
+_INCREMENTAL: Final = "3900"
 
 # Sub-fields of the private DE60, DE123 and DE126: two digits of name, two of length, the value.
 _COMPLETION: Final = "01"
@@ -226,6 +233,20 @@ def authorization(
     return Message("0101" if repeat else "0100", _presented(purchase, card, authentication))
 
 
+def increment(purchase: Purchase, card: Card, original: Original, *, repeat: bool = False) -> Message:
+    """0100 or 0101 for more of the authorization `original`. It has no cryptogram: the card is not asked again."""
+    fields = _about(_PURCHASE, purchase, card, original, "") | {63: _subfields({_MESSAGE_REASON: _INCREMENTAL})}
+    return Message("0101" if repeat else "0100", fields)
+
+
+def verification(
+    purchase: Purchase, card: Card, authentication: Authentication | None, *, repeat: bool = False
+) -> Message:
+    """0100 or 0101 for an amount of zero: whether the card is good."""
+    fields = _presented(purchase, card, authentication) | {25: _VERIFICATION_CONDITION}
+    return Message("0101" if repeat else "0100", fields)
+
+
 def sale(purchase: Purchase, card: Card, authentication: Authentication | None, *, repeat: bool = False) -> Message:
     """0200 or 0201: as an authorization, and its approval is the capture of the whole amount."""
     return Message("0201" if repeat else "0200", _presented(purchase, card, authentication))
@@ -324,6 +345,20 @@ def amount(message: Message) -> Money:
 def is_refund(message: Message) -> bool:
     """Whether the processing code (DE3) of `message` gives money back instead of taking it."""
     return message.get(3) == _REFUND
+
+
+def is_increment(message: Message) -> bool:
+    """Whether an authorization request adds to an earlier one (DE63).
+
+    Raises:
+        MessageInvalid: DE63 is malformed.
+    """
+    return _parse_subfields(message.fields.get(63, ""), 63).get(_MESSAGE_REASON) == _INCREMENTAL
+
+
+def is_verification(message: Message) -> bool:
+    """Whether an authorization request asks about the card alone (DE25)."""
+    return message.fields.get(25) == _VERIFICATION_CONDITION
 
 
 def is_final(message: Message) -> bool:

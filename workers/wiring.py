@@ -124,7 +124,15 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
     return activity_worker(
         client,
         TaskQueue.NETWORK,
-        [activities.authorize, activities.reverse, activities.capture, activities.refund, activities.provision],
+        [
+            activities.authorize,
+            activities.increment,
+            activities.verify,
+            activities.reverse,
+            activities.capture,
+            activities.refund,
+            activities.provision,
+        ],
         build_id,
     )
 

@@ -17,6 +17,7 @@ class Behaviour(StrEnum):
     APPROVE = "approve"
     DECLINE = "decline"
     REFUND_DECLINE = "refund_decline"
+    INCREMENT_DECLINE = "increment_decline"
     # Approved or declined at the host; the answer to the 0100 is never sent. A repeat (0101) is answered.
     TIMEOUT_THEN_APPROVE = "timeout_then_approve"
     TIMEOUT_THEN_DECLINE = "timeout_then_decline"
@@ -30,6 +31,10 @@ class Behaviour(StrEnum):
     DROPPED_CONNECTION = "dropped_connection"
     # Approved; the answer names one minor unit more than was asked for.
     WRONG_AMOUNT = "wrong_amount"
+
+
+# The payment itself is approved.
+DECLINING_LATER: Final = frozenset({Behaviour.REFUND_DECLINE, Behaviour.INCREMENT_DECLINE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ SCRIPTED: Final = {
     "4000990000060008": TestCard("dropped connection", Behaviour.DROPPED_CONNECTION),
     "4000990000070007": TestCard("wrong amount", Behaviour.WRONG_AMOUNT),
     "4000990000080006": TestCard("issuer not available", Behaviour.DECLINE, "91"),
+    "4000990000100002": TestCard("increment declined", Behaviour.INCREMENT_DECLINE, "51"),
 }
 
 TEST_CARDS: Final[dict[str, TestCard]] = {

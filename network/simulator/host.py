@@ -17,8 +17,19 @@ from domain.cards import luhn_valid, masked
 from network import tlv
 from network.codec import Message
 from network.errors import MessageInvalid
-from network.messages import APPROVED, Original, amount, answer, is_final, is_refund, request_key, token_pan
-from network.simulator.cards import Behaviour, card
+from network.messages import (
+    APPROVED,
+    Original,
+    amount,
+    answer,
+    is_final,
+    is_increment,
+    is_refund,
+    is_verification,
+    request_key,
+    token_pan,
+)
+from network.simulator.cards import DECLINING_LATER, Behaviour, card
 from network.simulator.emv import cryptogram_valid
 from network.simulator.store import Kind, Store, Token, Transaction
 
@@ -79,7 +90,7 @@ class IssuerHost:
     def handle(self, message: Message) -> Decision:
         """Decides `message` (anything but network management) and records it."""
         key = request_key(message)
-        with self._store.transaction():
+        with self._store.atomic():
             before = self._store.answer(key)
             if before is not None:
                 if not _same(message, before):
@@ -94,6 +105,8 @@ class IssuerHost:
     def _decide(self, message: Message) -> Decision:
         try:
             match message.mti[:3]:
+                case "010" if is_increment(message):
+                    return Decision(self._increment(message))
                 case "010":
                     return self._authorize(message)
                 case "020" if is_refund(message):
@@ -111,13 +124,13 @@ class IssuerHost:
             return Decision(answer(message, FORMAT_ERROR))
 
     def _authorize(self, message: Message) -> Decision:
-        """An authorization, or a sale, which is captured for its whole amount at once."""
-        kind = Kind.SALE if message.mti.startswith("020") else Kind.AUTHORIZATION
+        """An authorization, a verification, or a sale, which is captured for its whole amount at once."""
+        kind = _kind(message)
         money = amount(message)
         token = self._store.token(self._fingerprint(message.get(2)))
         response_code = self._check(message, token)
         behaviour = Behaviour(token.behaviour) if token else Behaviour.DECLINE
-        if response_code == APPROVED and token is not None and behaviour is not Behaviour.REFUND_DECLINE:
+        if response_code == APPROVED and token is not None and behaviour not in DECLINING_LATER:
             response_code = token.response_code
         if kind is Kind.SALE:
             decided = self._settled(message, response_code, _approval(response_code))
@@ -141,9 +154,11 @@ class IssuerHost:
                 return Decision(decided)
 
     def _check(self, message: Message, token: Token | None) -> str:
-        """DE39 before the card's own behaviour is asked."""
+        """DE39 before the card's own behaviour is asked. Only a verification is about no money."""
         if self._store.reversed_ahead(_as_original(message)):
             return DECLINED
+        if (amount(message).amount_minor == 0) != is_verification(message):
+            return INVALID_AMOUNT
         if token is None:
             return UNKNOWN_NUMBER
         if message.get(14) < f"{datetime.now(UTC):%y%m}":
@@ -165,6 +180,21 @@ class IssuerHost:
         if not about_this or not cryptogram_valid(self._imk, message.get(2), sequence_number, chip_data):
             return False
         return self._store.use_cryptogram(token.fingerprint, chip_data["9F36"].hex(), chip_data["9F26"].hex())
+
+    def _increment(self, message: Message) -> Message:
+        original = self._store.transaction_of(Original.of(message))
+        token = self._store.token(self._fingerprint(message.get(2)))
+        response_code = self._check(message, token)
+        if response_code == APPROVED and token is not None:
+            if original is None or not _capturable(original, message):
+                response_code = INVALID_TRANSACTION
+            elif token.behaviour == Behaviour.INCREMENT_DECLINE:
+                response_code = token.response_code
+            else:
+                self._store.increment(original.id, amount(message).amount_minor)
+        decided = answer(message, response_code, _approval(response_code))
+        self._store.keep_transaction(message, Kind.INCREMENT, token, decided, original.id if original else None)
+        return decided
 
     def _refund(self, message: Message) -> Message:
         original = self._store.transaction_of(Original.of(message))
@@ -192,7 +222,7 @@ class IssuerHost:
         money = amount(message)
         if original is None:
             return ORIGINAL_UNKNOWN
-        if not _stands(original, message, Kind.AUTHORIZATION) or original.completed_at is not None:
+        if not _capturable(original, message):
             return INVALID_TRANSACTION
         if original.captured_minor + money.amount_minor > original.authorized_minor:
             return INVALID_AMOUNT
@@ -203,21 +233,27 @@ class IssuerHost:
         """A reversal of something that is not known (yet) is remembered: if it still comes, it is declined.
 
         What was captured by an advice of its own is given back by a refund only; a sale that was not refunded yet
-        is taken back whole.
+        is taken back whole. An authorization goes with its increments; an increment goes by itself as long as nothing
+        was captured.
         """
         named = Original.of(message)
         original = self._store.transaction_of(named)
         if original is None:
             self._store.remember_reversal(named)
             return APPROVED
-        captured = original.captured_minor or original.completed_at is not None
-        if original.refunded_minor or (captured and original.kind is not Kind.SALE):
-            return NO_ACTION_TAKEN
-        if original.reversed_at is None:
+        if original.reversed_at is not None:
+            return APPROVED
+        if original.response_code != APPROVED:
             self._store.reverse(original.id)
-            if original.kind is Kind.REFUND and original.response_code == APPROVED:
-                assert original.about is not None, "an approved refund is about something"
-                self._store.refund(original.about, -original.amount_minor)
+            return APPROVED
+        about = self._store.transaction(original.about) if original.about is not None else None
+        if _captured(about if about is not None and original.kind is Kind.INCREMENT else original):
+            return NO_ACTION_TAKEN
+        self._store.reverse(original.id)
+        if about is not None and original.kind is Kind.REFUND:
+            self._store.refund(about.id, -original.amount_minor)
+        if about is not None and original.kind is Kind.INCREMENT:
+            self._store.increment(about.id, -original.amount_minor)
         return APPROVED
 
     def _provision(self, message: Message) -> str:
@@ -269,6 +305,23 @@ def _stands(original: Transaction, message: Message, *kinds: Kind) -> bool:
         and original.reversed_at is None
         and original.currency == message.get(49)
     )
+
+
+def _capturable(original: Transaction, message: Message) -> bool:
+    return _stands(original, message, Kind.AUTHORIZATION) and original.completed_at is None
+
+
+def _captured(original: Transaction) -> bool:
+    """Whether it has gone too far to be reversed. A sale has not as long as nothing of it was refunded."""
+    if original.kind is Kind.SALE:
+        return original.refunded_minor > 0
+    return original.captured_minor > 0 or original.completed_at is not None
+
+
+def _kind(message: Message) -> Kind:
+    if message.mti.startswith("020"):
+        return Kind.SALE
+    return Kind.VERIFICATION if is_verification(message) else Kind.AUTHORIZATION
 
 
 def _as_original(message: Message) -> Original:

@@ -120,7 +120,10 @@ class SimulatorServer:
         await self.stop()
 
     async def journal(self, *rrns: str, since: datetime | None = None) -> dict[str, list[dict[str, Any]]]:
-        """`messages`, `authorizations` and `refunds`, oldest first, of `rrns` (all without any); no card number."""
+        """`messages`, `authorizations` (sales too), `increments`, `verifications` and `refunds`, oldest first.
+
+        Of `rrns` (all without any); no card number is in it.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.journal, rrns, since)
 
     def change_faults(self, changes: Faults, named: Sequence[str]) -> None:

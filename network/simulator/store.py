@@ -116,6 +116,8 @@ class Kind(StrEnum):
 
     AUTHORIZATION = "authorization"
     SALE = "sale"
+    INCREMENT = "increment"
+    VERIFICATION = "verification"
     REFUND = "refund"
 
 
@@ -181,7 +183,7 @@ class Store:
         self._database.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def atomic(self) -> Iterator[None]:
         """All of it or nothing."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -257,6 +259,11 @@ class Store:
         )
         return None if row is None else _transaction(row)
 
+    def transaction(self, transaction_id: int) -> Transaction:
+        row = self._one("SELECT * FROM transactions WHERE id = ?", transaction_id)
+        assert row is not None, "transactions are never deleted"
+        return _transaction(row)
+
     def keep_transaction(
         self, message: Message, kind: Kind, token: Token | None, answer: Message, about: int | None = None
     ) -> int:
@@ -291,6 +298,14 @@ class Store:
             transaction_id,
         )
 
+    def increment(self, transaction_id: int, amount_minor: int) -> None:
+        """`amount_minor` is negative when an increment is reversed."""
+        self._run(
+            "UPDATE transactions SET incremented_minor = incremented_minor + ? WHERE id = ?",
+            amount_minor,
+            transaction_id,
+        )
+
     def refund(self, transaction_id: int, amount_minor: int) -> None:
         """`amount_minor` is negative when a refund is reversed."""
         self._run(
@@ -298,8 +313,14 @@ class Store:
         )
 
     def reverse(self, transaction_id: int) -> None:
-        """Nothing of it is captured any more either: that of a sale was, by its approval."""
-        self._run("UPDATE transactions SET reversed_at = ?, captured_minor = 0 WHERE id = ?", _now(), transaction_id)
+        """Its increments go with it. Nothing of it is captured any more either: that of a sale was, by its approval."""
+        self._run(
+            "UPDATE transactions SET reversed_at = ?, captured_minor = 0"
+            " WHERE id = ? OR (about = ? AND kind = 'increment' AND reversed_at IS NULL)",
+            _now(),
+            transaction_id,
+            transaction_id,
+        )
 
     def remember_reversal(self, original: Original) -> None:
         self._run("INSERT OR IGNORE INTO reversals_ahead VALUES (?, ?, ?, ?)", *_original_key(original))
@@ -328,7 +349,7 @@ class Store:
         return received
 
     def journal(self, rrns: Sequence[str], since: datetime | None) -> dict[str, list[dict[str, Any]]]:
-        """Messages, authorizations (sales among them) and refunds, oldest first.
+        """Messages, authorizations (sales among them), increments, verifications and refunds, oldest first.
 
         Of `rrns` (all without any), from `since` on.
         """
@@ -344,6 +365,8 @@ class Store:
         return {
             "messages": [dict(row) for row in messages],
             "authorizations": [entry for entry in standing if entry["kind"] in (Kind.AUTHORIZATION, Kind.SALE)],
+            "increments": [entry for entry in standing if entry["kind"] == Kind.INCREMENT],
+            "verifications": [entry for entry in standing if entry["kind"] == Kind.VERIFICATION],
             "refunds": [entry for entry in standing if entry["kind"] == Kind.REFUND],
         }
 
