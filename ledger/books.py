@@ -314,6 +314,7 @@ def _change_document(changes: Sequence[PaymentChange], chain: Sequence[Step]) ->
             "id": last.payment_id,
             "version": last.version,
             "status": payment.status,
+            "amount_minor": payment.money.amount_minor,
             "amount_authorized_minor": payment.amount_authorized_minor,
             "amount_captured_minor": payment.amount_captured_minor,
             "amount_refunded_minor": payment.amount_refunded_minor,

@@ -14,17 +14,24 @@ from domain.errors import DurapayError
 
 
 class LedgerError(DurapayError):
-    """The root of the refusals. `code` names the rule; `subject` is the id of the transfer or account it was met at."""
+    """The root of the refusals. `code` names the rule; `subject` is the id of the transfer or account it was met at.
+
+    `index` is the place of that step in the chain; None where the chain was not the caller's own.
+    """
 
     code: ClassVar[str]
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, index: int | None = None) -> None:
         super().__init__(f"{self.code}: {subject}")
         self.subject = subject
+        self.index = index
 
 
 class ExceedsCredits(LedgerError):
-    """The account's debits, pending ones included, must not exceed its posted credits: insufficient funds."""
+    """The account's debits, pending ones included, must not exceed its posted credits: insufficient funds.
+
+    Either the account has this limit, or the transfer is a covered one.
+    """
 
     code = "exceeds_credits"
 
@@ -116,8 +123,8 @@ class BreaksRule(LedgerError):
 
     code = "breaks_rule"
 
-    def __init__(self, subject: str, rule: str) -> None:
-        super().__init__(subject)
+    def __init__(self, subject: str, rule: str, index: int | None = None) -> None:
+        super().__init__(subject, index)
         self.args = (f"{self.code} ({rule}): {subject}",)
         self.rule = rule
 
@@ -127,10 +134,10 @@ _BY_CODE: dict[str, type[LedgerError]] = {
 }
 
 
-def refusal(code: str, subject: str) -> LedgerError:
+def refusal(code: str, subject: str, index: int | None = None) -> LedgerError:
     """The error for what `ledger.apply` answered."""
     error = _BY_CODE.get(code)
-    return BreaksRule(subject, code) if error is None else error(subject)
+    return BreaksRule(subject, code, index) if error is None else error(subject, index)
 
 
 # What a function of the database raises, instead of answering it, so that all of its statement is undone.

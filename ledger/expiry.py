@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.ids import effect_key
 from ledger.errors import PendingTransferAlreadyPosted, PendingTransferAlreadyVoided, PendingTransferExpired
-from ledger.transfers import ExpirePending, apply
+from ledger.transfers import ExpirePending, commit
 from store.models.ledger import LedgerHold, LedgerTransfer
 
 
@@ -31,8 +31,7 @@ async def expire_due(engine: AsyncEngine, limit: int = 100) -> list[str]:
 async def _expire(engine: AsyncEngine, pending_id: str, reference: str) -> bool:
     step = ExpirePending(effect_key(pending_id, "expire"), pending_id, reference)
     try:
-        async with engine.begin() as connection:
-            (applied,) = await apply(connection, [step])
+        (applied,) = await commit(engine, [step])
     except (PendingTransferAlreadyPosted, PendingTransferAlreadyVoided, PendingTransferExpired):
         # Decided just before its time ran out, or expired under another id, by a transaction that committed meanwhile.
         return False

@@ -51,6 +51,7 @@ class TransferRecord:
     final: bool | None
     expires_at: datetime | None
     created_at: datetime
+    covered: bool
     hold_state: str | None
     remaining_minor: int | None
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.currency import Currency
 from ledger.errors import refusal
@@ -45,6 +45,10 @@ class OpenAccount:
 class _Movement:
     """`id` is the idempotency key; `reference` what the transfer belongs to, e.g. a payment.
 
+    `covered` lets this transfer through only if the debit account then has no more debits, pending ones included, than
+    posted credits: what an account with that limit asks of all its transfers. A payout is covered, although the account
+    that it comes from may fall below zero by other transfers.
+
     Raises:
         TypeError: `amount_minor` is not an int (a bool is refused too).
         ValueError: it is not positive, or longer than 63 bits.
@@ -57,6 +61,7 @@ class _Movement:
     currency: Currency
     code: str
     reference: str
+    covered: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_amount(self.amount_minor)
@@ -147,9 +152,26 @@ async def apply(connection: AsyncConnection, chain: Sequence[Step]) -> list[Appl
     result = await connection.execute(_APPLY, parameters)
     answer: dict[str, Any] = result.scalar_one()
     if "refused" in answer:
-        raise refusal(answer["refused"], answer["subject"])
+        raise refusal(answer["refused"], answer["subject"], _index(chain, answer["of"], answer["place"]))
     opened, inserted = set(answer["opened"]), set(answer["inserted"])
     return [Applied(step.id, step.id not in (opened if isinstance(step, OpenAccount) else inserted)) for step in chain]
+
+
+async def commit(engine: AsyncEngine, chain: Sequence[Step]) -> list[Applied]:
+    """Applies `chain` as a transaction of its own: one round trip, BEGIN and COMMIT included.
+
+    Raises:
+        ledger.errors.LedgerError: the chain is refused; nothing of it was applied.
+    """
+    # A statement outside of a transaction is one; and a refusal is an answer, which leaves nothing to be rolled back.
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        return await apply(connection, chain)
+
+
+def _index(chain: Sequence[Step], part: str, place: int) -> int:
+    """The index in `chain` of the `place`th account (`part` is opens) or transfer (`part` is chain)."""
+    of_part = [index for index, step in enumerate(chain) if isinstance(step, OpenAccount) is (part == "opens")]
+    return of_part[place]
 
 
 _APPLY = text("SELECT ledger.apply(CAST(:opens AS jsonb), CAST(:chain AS jsonb))")
@@ -177,6 +199,7 @@ def _transfer_row(transfer: Transfer) -> dict[str, Any]:
             "amount_minor": transfer.amount_minor,
             "currency": transfer.currency,
             "code": transfer.code,
+            "covered": transfer.covered,
         }
         if isinstance(transfer, Pending) and transfer.expires_at is not None:
             row["expires_at"] = transfer.expires_at.isoformat()

@@ -15,7 +15,10 @@ from store.models.base import Base
 
 
 class LedgerAccount(Base):
-    """One side of transfers, with its four running totals in minor units of `currency`."""
+    """One side of transfers, with its four running totals in minor units of `currency`.
+
+    `entries` counts its entries, `last_entry_at` is the time of the last one.
+    """
 
     __tablename__ = "accounts"
     __table_args__ = {"schema": "ledger"}  # noqa: RUF012
@@ -29,6 +32,8 @@ class LedgerAccount(Base):
     credits_pending: Mapped[int] = mapped_column(BigInteger, server_default="0")
     credits_posted: Mapped[int] = mapped_column(BigInteger, server_default="0")
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    entries: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    last_entry_at: Mapped[datetime | None]
 
 
 class LedgerTransfer(Base):
@@ -59,6 +64,27 @@ class LedgerTransfer(Base):
     final: Mapped[bool | None]
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
+    covered: Mapped[bool] = mapped_column(server_default="false")
+
+
+class LedgerEntry(Base):
+    """What a transfer made of the totals of one of its accounts.
+
+    `position` counts the account's entries without gaps, in the order in which they were booked; `at` is the transfer's
+    time, or that of the entry before it if the clock was set back. So the key is in both orders at once.
+    """
+
+    __tablename__ = "entries"
+    __table_args__ = {"schema": "ledger"}  # noqa: RUF012
+
+    account: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    debits_pending: Mapped[int] = mapped_column(BigInteger)
+    debits_posted: Mapped[int] = mapped_column(BigInteger)
+    credits_pending: Mapped[int] = mapped_column(BigInteger)
+    credits_posted: Mapped[int] = mapped_column(BigInteger)
 
 
 class LedgerHold(Base):
@@ -78,3 +104,19 @@ class LedgerHold(Base):
     state: Mapped[str] = mapped_column(server_default="pending")
     remaining_minor: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[datetime | None]
+
+
+class LedgerBatch(Base):
+    """A closed range of sequences. `hash` covers `leaves` and the hash of the batch before: see `ledger.batches`."""
+
+    __tablename__ = "batches"
+    __table_args__ = {"schema": "ledger"}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first_sequence: Mapped[int] = mapped_column(BigInteger)
+    last_sequence: Mapped[int] = mapped_column(BigInteger)
+    transfers: Mapped[int]
+    leaves: Mapped[bytes]
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
+    closed_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

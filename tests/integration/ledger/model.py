@@ -21,7 +21,7 @@ from ledger.transfers import (
 
 
 class Refused(Exception):
-    """`args[0]` is the code."""
+    """`args` are the code and the index of the step that was refused."""
 
 
 @dataclass
@@ -52,13 +52,29 @@ class Model:
     def apply(self, chain: Sequence[Step]) -> list[bool]:
         """For each step whether it is a replay. A refused chain leaves the model as it was."""
         before = copy.deepcopy(self.__dict__)
-        try:
-            opened = {step.id for step in chain if isinstance(step, OpenAccount) and self._open(step)}
-            applied = {step.id for step in chain if not isinstance(step, OpenAccount) and self._transfer(step)}
-        except Refused:
-            self.__dict__ = before
-            raise
-        return [step.id not in (opened if isinstance(step, OpenAccount) else applied) for step in chain]
+        new: set[int] = set()
+        for index, step in self._in_order(chain):
+            try:
+                if self._open(step) if isinstance(step, OpenAccount) else self._transfer(step):
+                    new.add(index)
+            except Refused as refusal:
+                self.__dict__ = before
+                raise Refused(*refusal.args, index) from None
+        # A step that stands twice in a chain was new once, and both say so.
+        applied = {self._key(chain[index]) for index in new}
+        return [self._key(step) not in applied for step in chain]
+
+    @staticmethod
+    def _in_order(chain: Sequence[Step]) -> list[tuple[int, Step]]:
+        """All accounts come before all transfers, by their ids."""
+        steps = list(enumerate(chain))
+        opens = [(index, step) for index, step in steps if isinstance(step, OpenAccount)]
+        transfers = [(index, step) for index, step in steps if not isinstance(step, OpenAccount)]
+        return [*sorted(opens, key=lambda each: each[1].id), *transfers]
+
+    @staticmethod
+    def _key(step: Step) -> tuple[bool, str]:
+        return isinstance(step, OpenAccount), step.id
 
     def _open(self, step: OpenAccount) -> bool:
         if step.id in self.accounts:
@@ -113,6 +129,7 @@ class Model:
         return hold
 
     def _move(self, transfer: Post | Pending, *, posted: int = 0, pending: int = 0) -> None:
+        released = pending < 0
         if transfer.debit_account == transfer.credit_account:
             raise Refused("accounts_must_be_different")
         debit = self.accounts.get(transfer.debit_account)
@@ -141,3 +158,6 @@ class Model:
             raise Refused("accounts_must_have_same_currency")
         if transfer.currency is not debit.opened.currency:
             raise Refused("transfer_must_have_same_currency_as_accounts")
+        # A second phase is not covered anew: its hold was.
+        if transfer.covered and not released and debit.debits_pending + debit.debits_posted > debit.credits_posted:
+            raise Refused("exceeds_credits")

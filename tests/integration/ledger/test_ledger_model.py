@@ -58,6 +58,7 @@ def steps(model: Model) -> st.SearchStrategy[Step]:
         "sides": st.sampled_from(SIDES),
         "amount_minor": amount,
         "currency": st.sampled_from([USD] * 15 + [EUR]),
+        "covered": st.sampled_from([False, False, True]),
     }
     expires_at = st.sampled_from([None, None, PAST, FAR])
     return st.one_of(
@@ -73,14 +74,14 @@ def steps(model: Model) -> st.SearchStrategy[Step]:
     )
 
 
-def _post(id: str, sides: tuple[str, str], amount_minor: int, currency: Currency) -> Post:
-    return Post(id, *sides, amount_minor, currency, "code", "reference")
+def _post(id: str, sides: tuple[str, str], amount_minor: int, currency: Currency, covered: bool) -> Post:
+    return Post(id, *sides, amount_minor, currency, "code", "reference", covered=covered)
 
 
 def _pending(
-    id: str, sides: tuple[str, str], amount_minor: int, currency: Currency, expires_at: datetime | None
+    id: str, sides: tuple[str, str], amount_minor: int, currency: Currency, covered: bool, expires_at: datetime | None
 ) -> Pending:
-    return Pending(id, *sides, amount_minor, currency, "code", "reference", expires_at)
+    return Pending(id, *sides, amount_minor, currency, "code", "reference", expires_at, covered=covered)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -108,14 +109,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def compare(self, chain: Sequence[Step]) -> None:
         try:
-            expected: list[bool] | str = self.model.apply(chain)
+            expected: list[bool] | tuple[str, int] = self.model.apply(chain)
         except Refused as refusal:
-            expected = refusal.args[0]
+            expected = refusal.args
         try:
             applied = self.run(self._apply([self._prefixed(step) for step in chain]))
-            answer: list[bool] | str = [result.replayed for result in applied]
+            answer: list[bool] | tuple[str, int | None] = [result.replayed for result in applied]
         except LedgerError as refusal:
-            answer = refusal.code
+            answer = refusal.code, refusal.index
         assert answer == expected
 
     @invariant()

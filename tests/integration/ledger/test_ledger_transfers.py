@@ -318,7 +318,7 @@ async def test_a_balance_never_overflows(books: Books) -> None:
 async def test_any_other_broken_rule_is_a_refusal_that_names_it(books: Books) -> None:
     with pytest.raises(BreaksRule) as refusal:
         await books.apply(replace(books.pay(1), code=""))
-    assert refusal.value.rule == "code"
+    assert (refusal.value.rule, refusal.value.subject) == ("label", books.name("pay"))
 
 
 # ------------------------------------------------------------------------------------------------------------- queries
