@@ -46,7 +46,12 @@ _CATALOGUE = (
     ),
     ErrorCode("body_invalid", 400, INVALID_REQUEST, "The body is not valid JSON."),
     ErrorCode("body_too_large", 413, INVALID_REQUEST, "The body is larger than the server takes."),
-    ErrorCode("content_type_unsupported", 415, INVALID_REQUEST, "The body must be `application/json`."),
+    ErrorCode(
+        "content_type_unsupported",
+        415,
+        INVALID_REQUEST,
+        "The body must be `application/json`, evidence `multipart/form-data`.",
+    ),
     ErrorCode("parameter_missing", 422, INVALID_REQUEST, "A required parameter is absent."),
     ErrorCode("parameter_unknown", 422, INVALID_REQUEST, "The parameter is not known."),
     ErrorCode("parameter_invalid", 422, INVALID_REQUEST, "The parameter's value is not acceptable."),
@@ -64,12 +69,32 @@ _CATALOGUE = (
     ErrorCode("payment_method_pending", 409, INVALID_REQUEST, "The card is still being registered with its network."),
     ErrorCode("payment_method_unusable", 409, INVALID_REQUEST, "The payment method was removed or suspended."),
     ErrorCode("payment_unexpected_state", 409, INVALID_REQUEST, "The payment's state does not allow this."),
-    ErrorCode("payment_partly_captured", 409, INVALID_REQUEST, "What was captured is refunded, not voided."),
+    ErrorCode(
+        "payment_partly_captured", 409, INVALID_REQUEST, "What was captured is refunded, not voided, and does not grow."
+    ),
+    ErrorCode(
+        "increment_declined", 402, CARD_ERROR, "The issuer authorized no more; what it authorized before stands."
+    ),
+    ErrorCode(
+        "increment_in_doubt",
+        409,
+        INVALID_REQUEST,
+        "The network did not answer; the increment is reversed, not counted.",
+    ),
     ErrorCode("payment_closed", 409, INVALID_REQUEST, "The payment has ended; nothing more can be done with it."),
     ErrorCode("step_up_code_incorrect", 422, INVALID_REQUEST, "The one-time code is wrong; attempts are limited."),
     ErrorCode("step_up_attempts_exceeded", 409, INVALID_REQUEST, "No attempt is left; the payment was stopped."),
     ErrorCode("reason_required", 422, INVALID_REQUEST, "An operator's decision needs a reason."),
     ErrorCode("refund_exists", 409, INVALID_REQUEST, "This refund exists already."),
+    ErrorCode("dispute_unexpected_state", 409, INVALID_REQUEST, "The dispute's state does not allow this."),
+    ErrorCode("evidence_missing", 422, INVALID_REQUEST, "There is neither a text nor a file to answer with."),
+    ErrorCode("evidence_limit_reached", 409, INVALID_REQUEST, "The dispute has as many files as it may have."),
+    ErrorCode("file_empty", 422, INVALID_REQUEST, "The file has no content."),
+    ErrorCode("file_too_large", 413, INVALID_REQUEST, "The file is larger than five megabytes (5,242,880 bytes)."),
+    ErrorCode(
+        "file_type_unsupported", 422, INVALID_REQUEST, "By its content the file is no complete PDF, PNG or JPEG."
+    ),
+    ErrorCode("file_name_invalid", 422, INVALID_REQUEST, "The file's name is a path, too long, or not printable."),
     ErrorCode("service_unavailable", 503, API_ERROR, "A part is down. Try again with the same key."),
     ErrorCode("internal_error", 500, API_ERROR, "A fault of ours; it was logged under the request id."),
 )

@@ -70,6 +70,7 @@ class PaymentEvent(StrEnum):
     SOLD = "sold"
     DECLINED = "declined"
     DOUBTED = "doubted"
+    INCREASED = "increased"
     REVERSED = "reversed"
     NEVER_SENT = "never_sent"
     CAPTURED = "captured"
@@ -79,6 +80,8 @@ class PaymentEvent(StrEnum):
     REFUND_DOUBTED = "refund_doubted"
     REFUND_SUCCEEDED = "refund_succeeded"
     REFUND_FAILED = "refund_failed"
+    # The network took a refund that had succeeded back, e.g. because the cardholder's account is closed.
+    REFUND_RETURNED = "refund_returned"
     SETTLED = "settled"
 
 
@@ -105,6 +108,7 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     # Only an operator, with a second one, says this of a payment in doubt: the network confirmed it by other means.
     (_S.IN_DOUBT, _E.AUTHORIZED): _S.AUTHORIZED,
     (_S.IN_DOUBT, _E.SOLD): _S.CAPTURED,
+    (_S.AUTHORIZED, _E.INCREASED): _S.AUTHORIZED,
     (_S.AUTHORIZED, _E.CAPTURED): _S.CAPTURED,
     (_S.AUTHORIZED, _E.VOIDED): _S.VOIDED,
     (_S.AUTHORIZED, _E.EXPIRED): _S.EXPIRED,
@@ -112,17 +116,19 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     (_S.CAPTURED, _E.REFUND_DOUBTED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_SUCCEEDED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_FAILED): _S.CAPTURED,
+    (_S.CAPTURED, _E.REFUND_RETURNED): _S.CAPTURED,
     (_S.CAPTURED, _E.SETTLED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_RESERVED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_DOUBTED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_SUCCEEDED): _S.SETTLED,
     (_S.SETTLED, _E.REFUND_FAILED): _S.SETTLED,
+    (_S.SETTLED, _E.REFUND_RETURNED): _S.SETTLED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """Status and amounts, all in minor units of `money.currency`.
+    """Status and amounts, all in minor units of `money.currency`. `money` is what was asked for, increments included.
 
     `refunds_pending_minor` is reserved by refunds whose outcome is not known yet. It always holds that
     refunded + pending ≤ captured ≤ authorized ≤ asked for.
@@ -172,6 +178,15 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
                 amount_authorized_minor=amount_minor,
                 amount_captured_minor=amount_minor,
             )
+        case PaymentEvent.INCREASED if payment.amount_captured_minor:
+            raise InvalidTransition("payment_partly_captured", "an authorization that was captured cannot grow")
+        case PaymentEvent.INCREASED:
+            _require(amount_minor)
+            return replace(
+                payment,
+                money=replace(payment.money, amount_minor=payment.money.amount_minor + amount_minor),
+                amount_authorized_minor=payment.amount_authorized_minor + amount_minor,
+            )
         case PaymentEvent.CAPTURED:
             _require(amount_minor, payment.capturable_minor)
             closes = final or amount_minor == payment.capturable_minor
@@ -195,12 +210,15 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
                 refunds_pending_minor=payment.refunds_pending_minor - amount_minor,
                 amount_refunded_minor=payment.amount_refunded_minor + succeeded,
             )
+        case PaymentEvent.REFUND_RETURNED:
+            _require(amount_minor, payment.amount_refunded_minor)
+            return replace(payment, amount_refunded_minor=payment.amount_refunded_minor - amount_minor)
         case _:
             return replace(payment, status=next_status)
 
 
-def _require(amount_minor: int, limit_minor: int) -> None:
+def _require(amount_minor: int, limit_minor: int | None = None) -> None:
     if amount_minor <= 0:
         raise InvalidTransition("amount_invalid", "the amount must be positive")
-    if amount_minor > limit_minor:
+    if limit_minor is not None and amount_minor > limit_minor:
         raise InvalidTransition("amount_too_large", f"the amount exceeds what is left ({limit_minor} minor units)")

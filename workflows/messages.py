@@ -58,6 +58,13 @@ class CaptureRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class IncrementRequest:
+    """Authorize `amount_minor` more."""
+
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
 class VoidRequest:
     reason: str | None = None
 
@@ -110,6 +117,23 @@ class RefundResult:
 @dataclass(frozen=True, slots=True)
 class RefundInDoubt:
     refund_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundReturned:
+    """The network took a refund that had succeeded back; `reason` is the network's."""
+
+    refund_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureCleared:
+    """The network's clearing file of `day` (ISO 8601) has the capture or sale of `effect_key`, with its amount."""
+
+    effect_key: str
+    amount_minor: int
+    day: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,14 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import InvalidTransition
     from domain.ids import effect_key, refund_workflow_id
     from domain.money import Money
-    from domain.network import AuthorizeCommand, CaptureCommand, LateAnswer, ReverseCommand, SealedCredential
+    from domain.network import (
+        AuthorizeCommand,
+        CaptureCommand,
+        IncrementCommand,
+        LateAnswer,
+        ReverseCommand,
+        SealedCredential,
+    )
     from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
     from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
     from domain.records import PaymentChange, RefundRecord
@@ -41,12 +48,15 @@ with workflow.unsafe.imports_passed_through():
     from domain.risk import RiskAction
     from temporal.search_attributes import ACCOUNT_ID, AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
     from workflows.messages import (
+        CaptureCleared,
         CaptureRequest,
+        IncrementRequest,
         PaymentRequest,
         PaymentSnapshot,
         RefundInDoubt,
         RefundOrder,
         RefundRequest,
+        RefundReturned,
         RefundSnapshot,
         Resolution,
         ReviewDecision,
@@ -94,6 +104,9 @@ class PaymentWorkflow(DurableSteps):
         self._refunds: dict[str, RefundSnapshot] = {}
         self._late_answers: list[LateAnswer] = []
         self._captures_advised = 0
+        self._increments = 0
+        self._increments_in_doubt: dict[str, int] = {}
+        self._cleared_minor: dict[str, int] = {}
         self._shown_status = PaymentStatus.PROCESSING
         self._shown_at_risk_minor = 0
 
@@ -307,6 +320,36 @@ class PaymentWorkflow(DurableSteps):
     def _may_capture(self, request: CaptureRequest) -> None:
         self._check(PaymentEvent.CAPTURED, self._capture_amount(request))
 
+    @named_update("increment")
+    async def increment(self, request: IncrementRequest) -> PaymentSnapshot:
+        """Ask the issuer for more on what it has authorized. Whatever it says, what was authorized before stands."""
+        self._increments += 1
+        command = IncrementCommand(
+            effect_key=effect_key(self._request.payment_id, "increment", self._increments),
+            original_effect_key=self._effect("authorize"),
+            payment_id=self._request.payment_id,
+            money=Money(request.amount_minor, self._request.money.currency),
+        )
+        match await self._ask_increment(command):
+            case Approved() as approved:
+                try:
+                    await self._change(PaymentEvent.INCREASED, approved.amount_minor)
+                except ApplicationError:
+                    # Captured or released while the issuer was asked: what came too late is given back.
+                    self._in_background(self._undo_increment(command))
+                    raise
+            case Declined() as declined:
+                code = decline_code(declined.response_code).code
+                raise ApplicationError(f"the issuer declined: {code}", type="increment_declined")
+            case Unknown():
+                self._in_background(self._undo_increment(command))
+                raise ApplicationError("the network did not answer", type="increment_in_doubt")
+        return self.snapshot()
+
+    @increment.validator
+    def _may_increment(self, request: IncrementRequest) -> None:
+        self._check(PaymentEvent.INCREASED, request.amount_minor)
+
     @named_update("void")
     async def void(self, request: VoidRequest) -> PaymentSnapshot:
         """Release an authorization without captures, or cancel a payment that waits for its payer or a reviewer."""
@@ -408,6 +451,28 @@ class PaymentWorkflow(DurableSteps):
         if snapshot.status is RefundStatus.PENDING:
             await self._refund_changed(PaymentEvent.REFUND_DOUBTED, replace(snapshot, status=RefundStatus.IN_DOUBT))
 
+    @workflow.signal(name="refund_returned")
+    async def refund_returned(self, notice: RefundReturned) -> None:
+        """The money of a refund came back: it is the merchant's again, and may be refunded another way."""
+        await workflow.wait_condition(lambda: self._refund_decided(notice.refund_id))
+        snapshot = self._refunds.get(notice.refund_id)
+        if snapshot is None or snapshot.status is not RefundStatus.SUCCEEDED:
+            workflow.logger.warning("refund %s is returned, and was not given", notice.refund_id)
+        else:
+            returned = replace(snapshot, status=RefundStatus.FAILED, failure_code=f"returned_{notice.reason}")
+            # Before the first await, so that a notice that comes twice finds it done.
+            self._refunds[notice.refund_id] = returned
+            await self._refund_changed(PaymentEvent.REFUND_RETURNED, returned, snapshot.money.amount_minor)
+
+    @workflow.signal(name="capture_cleared")
+    async def capture_cleared(self, notice: CaptureCleared) -> None:
+        """The payment is settled once the network has cleared all that was captured."""
+        self._cleared_minor[notice.effect_key] = notice.amount_minor
+        await workflow.wait_condition(lambda: self._payment.status is not PaymentStatus.AUTHORIZED)
+        cleared_minor = sum(self._cleared_minor.values())
+        if self._payment.status is PaymentStatus.CAPTURED and cleared_minor >= self._payment.amount_captured_minor:
+            await self._change(PaymentEvent.SETTLED, status_reason=f"cleared_{notice.day}")
+
     @workflow.query(name="snapshot")
     def snapshot(self) -> PaymentSnapshot:
         return PaymentSnapshot(
@@ -505,6 +570,29 @@ class PaymentWorkflow(DurableSteps):
             {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
         self._captures_advised += 1
+
+    async def _ask_increment(self, command: IncrementCommand) -> Approved | Declined | Unknown:
+        try:
+            return await workflow.execute_activity_method(NetworkActivities.increment, command, **NETWORK_CALL)
+        except ActivityError:
+            return Unknown(DoubtReason.WORKER_LOST)
+
+    async def _undo_increment(self, command: IncrementCommand) -> None:
+        """Reverses an increment that nobody can vouch for, or that came too late. What it was added to stands."""
+        self._increments_in_doubt[command.effect_key] = command.money.amount_minor
+        self._show()
+        reversal = ReverseCommand(f"{command.effect_key}:reverse", command.effect_key)
+        await self._until_done(
+            f"network.reverse:{command.effect_key}",
+            lambda: workflow.execute_activity_method(NetworkActivities.reverse, reversal, **NETWORK_ADVICE),
+            {Resolution.REVERSED: Reversed(workflow.now())},
+        )
+        del self._increments_in_doubt[command.effect_key]
+        self._show()
+
+    def _refund_decided(self, refund_id: str) -> bool:
+        refund = self._refunds.get(refund_id)
+        return refund is None or refund.status in (RefundStatus.SUCCEEDED, RefundStatus.FAILED)
 
     def _release_at_network(self) -> None:
         """Reverses an approved authorization behind the answer: our books have let it go already."""
@@ -620,11 +708,11 @@ class PaymentWorkflow(DurableSteps):
         self._show_details()
 
     def _at_risk_minor(self) -> int:
-        """What nobody can vouch for: the payment's own amount, or that of its refunds in doubt."""
+        """What nobody can vouch for: the payment's own amount, or that of its refunds and increments in doubt."""
         if self._recorded.status is PaymentStatus.IN_DOUBT:
             return self._request.money.amount_minor
         doubted = (refund for refund in self._refunds.values() if refund.status is RefundStatus.IN_DOUBT)
-        return sum(refund.money.amount_minor for refund in doubted)
+        return sum(refund.money.amount_minor for refund in doubted) + sum(self._increments_in_doubt.values())
 
     def _show_details(self) -> None:
         payment = self._recorded

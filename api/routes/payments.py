@@ -24,6 +24,7 @@ from api.schemas.common import Page
 from api.schemas.payments import (
     CaptureBody,
     ConfirmBody,
+    IncrementBody,
     NewPayment,
     PaymentObject,
     RefundBody,
@@ -44,6 +45,7 @@ from store.queries import PageRequest, PaymentFilter, Row, find_payment, find_re
 from vault.credentials import purchase
 from workflows.messages import (
     CaptureRequest,
+    IncrementRequest,
     PaymentRequest,
     PaymentSnapshot,
     RefundRequest,
@@ -150,6 +152,24 @@ async def capture_payment(
     """Takes all or part of what was authorized. With `final` (the default) the rest is released."""
     message = CaptureRequest(body.amount_minor, body.final)
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.capture, message)
+
+
+@router.post(
+    "/payments/{payment_id}/increment",
+    response_model=PaymentObject,
+    summary="Authorize more on an authorized payment",
+    responses=_PENDING_PAYMENT,
+)
+async def increment_payment(
+    payment_id: str, body: IncrementBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+) -> Response:
+    """Asks the issuer for more, before anything is captured. Whatever it says, what was authorized before stands."""
+    payment = await _visible(context, caller, payment_id)
+    if payment["amount_minor"] + body.amount_minor > context.settings.payment_limit_minor:
+        limit = context.settings.payment_limit_minor
+        raise ApiError("amount_above_limit", f"One payment may be {limit} minor units at most.", "amount_minor")
+    message = IncrementRequest(body.amount_minor)
+    return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.increment, message)
 
 
 @router.post(

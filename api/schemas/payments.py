@@ -115,6 +115,12 @@ class CaptureBody(RequestModel):
     final: bool = True
 
 
+class IncrementBody(RequestModel):
+    """How much more to authorize."""
+
+    amount_minor: AmountMinor
+
+
 class VoidBody(RequestModel):
     reason: Text | None = None
 

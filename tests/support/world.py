@@ -30,7 +30,14 @@ from domain.currency import Currency
 from domain.ids import PAYMENT, PAYMENT_METHOD, USER, new_id, payment_workflow_id
 from domain.merchants import Merchant
 from domain.money import Money
-from domain.network import AuthorizeCommand, CaptureCommand, RefundCommand, ReverseCommand, SealedCredential
+from domain.network import (
+    AuthorizeCommand,
+    CaptureCommand,
+    IncrementCommand,
+    RefundCommand,
+    ReverseCommand,
+    SealedCredential,
+)
 from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.risk import RiskAction, RiskDecision, RiskRequest
@@ -92,6 +99,7 @@ class Outside:
     credential: Script = field(default_factory=lambda: Script(SealedCredential("tok_test", "key.box", "handle")))
     authorize: Script = field(default_factory=lambda: Script(approved()))
     reverse: Script = field(default_factory=lambda: Script(Reversed(NOW)))
+    increment: Script = field(default_factory=lambda: Script(approved()))
     capture: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
     refund: Script = field(default_factory=lambda: Script(approved()))
     deliver: Script = field(default_factory=lambda: Script(None))
@@ -139,6 +147,11 @@ class ScriptedNetwork:
     @activity.defn(name="network.capture")
     async def capture(self, command: CaptureCommand) -> Acknowledged:
         outcome: Acknowledged = await self._outside.capture.play(command)
+        return outcome
+
+    @activity.defn(name="network.increment")
+    async def increment(self, command: IncrementCommand) -> Approved | Declined | Unknown:
+        outcome: Approved | Declined | Unknown = await self._outside.increment.play(command)
         return outcome
 
     @activity.defn(name="network.refund")
@@ -264,7 +277,7 @@ async def open_world(client: Client, engine: AsyncEngine) -> AsyncIterator[World
         activity_worker(
             client,
             TaskQueue.NETWORK,
-            [network.authorize, network.reverse, network.capture, network.refund],
+            [network.authorize, network.increment, network.reverse, network.capture, network.refund],
             "test",
         ),
         activity_worker(client, TaskQueue.NOTIFY, [ScriptedNotify(outside).deliver], "test"),

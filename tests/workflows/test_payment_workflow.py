@@ -22,8 +22,11 @@ from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
 from tests.support.world import CODES, NOW, Fault, World, approved, declined
 from workflows.messages import (
+    CaptureCleared,
     CaptureRequest,
+    IncrementRequest,
     RefundRequest,
+    RefundReturned,
     Resolution,
     ResolveRequest,
     RetryRequest,
@@ -497,6 +500,109 @@ async def test_a_refund_waits_until_the_network_has_heard_of_the_capture(world: 
     heard.set()
     assert (await refund).status in (RefundStatus.SUCCEEDED, RefundStatus.PENDING)
     await world.until(lambda snapshot: snapshot.amount_refunded_minor == 100)
+
+
+async def test_fifty_refunds_at_once_never_give_back_more_than_was_captured(world: World) -> None:
+    await _captured(world)
+    outcomes = await asyncio.gather(
+        *(
+            world.handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"re_race_{number}", 100))
+            for number in range(50)
+        ),
+        return_exceptions=True,
+    )
+    given = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    refused = [outcome.cause for outcome in outcomes if isinstance(outcome, WorkflowUpdateFailedError)]
+    assert (len(given), len(refused)) == (10, 40)
+    assert {refusal.type for refusal in refused if isinstance(refusal, ApplicationError)} == {"amount_too_large"}
+    await world.until(lambda snapshot: snapshot.amount_refunded_minor == 1000)
+    assert len(world.outside.refund.calls) == 10
+
+
+async def test_a_refund_that_the_network_takes_back_is_owed_to_the_merchant_again(world: World) -> None:
+    await _captured(world)
+    await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_back", 300))
+    await world.until(lambda snapshot: snapshot.amount_refunded_minor == 300)
+    for _ in range(2):
+        await world.handle.signal(PaymentWorkflow.refund_returned, RefundReturned("re_back", "account_closed"))
+    await world.until(lambda snapshot: snapshot.amount_refunded_minor == 0)
+    assert await world.posted_minor() + 300 == 1050
+    assert (await world.events()).count("refund_returned") == 1
+    again = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_again"))
+    assert again.money.amount_minor == 1050
+
+
+# ------------------------------------------------------------------------------------- increments, races and settlement
+
+
+async def test_an_increment_is_added_to_what_may_be_captured(world: World) -> None:
+    await world.pay()
+    world.outside.increment.then(approved(200))
+    snapshot = await world.handle.execute_update(PaymentWorkflow.increment, IncrementRequest(200))
+    assert snapshot.amount_authorized_minor == 1250
+    assert await world.pending_minor() == 1250
+    captured = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    assert captured.amount_captured_minor == 1250
+
+
+async def test_a_declined_increment_leaves_the_authorization_as_it_was(world: World) -> None:
+    await world.pay()
+    world.outside.increment.then(declined("51"))
+    await _refused("increment_declined", world.handle.execute_update(PaymentWorkflow.increment, IncrementRequest(200)))
+    assert (await world.handle.query(PaymentWorkflow.snapshot)).amount_authorized_minor == 1050
+    assert world.outside.reverse.calls == []
+
+
+async def test_an_increment_in_doubt_is_reversed_and_adds_nothing(world: World) -> None:
+    await world.pay()
+    world.outside.increment.then(Unknown(DoubtReason.TIMEOUT))
+    await _refused("increment_in_doubt", world.handle.execute_update(PaymentWorkflow.increment, IncrementRequest(200)))
+    await world.until(lambda _: bool(world.outside.reverse.calls))
+    [reversal] = world.outside.reverse.calls
+    assert reversal.original_effect_key == f"{world.request.payment_id}:increment:1"
+    assert (await world.handle.query(PaymentWorkflow.snapshot)).amount_authorized_minor == 1050
+
+
+async def test_an_increment_that_comes_after_the_capture_is_given_back(world: World) -> None:
+    await world.pay()
+    asked = asyncio.Event()
+
+    async def wait(_: Any) -> Any:
+        await asked.wait()
+        return approved(200)
+
+    world.outside.increment.then(wait)
+    increment = asyncio.create_task(world.handle.execute_update(PaymentWorkflow.increment, IncrementRequest(200)))
+    await world.until(lambda _: bool(world.outside.increment.calls))
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    asked.set()
+    await _refused("payment_unexpected_state", increment)
+    await world.until(lambda _: bool(world.outside.reverse.calls))
+    assert await world.posted_minor() == 1050
+
+
+def _cleared(world: World, step: str, amount_minor: int) -> CaptureCleared:
+    return CaptureCleared(f"{world.request.payment_id}:{step}", amount_minor, "2026-11-22")
+
+
+async def test_a_payment_is_settled_once_all_that_was_captured_is_cleared(world: World) -> None:
+    await world.pay()
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    await world.handle.signal(PaymentWorkflow.capture_cleared, _cleared(world, "capture:1", 400))
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    assert (await world.handle.query(PaymentWorkflow.snapshot)).status is S.CAPTURED
+    for _ in range(2):
+        await world.handle.signal(PaymentWorkflow.capture_cleared, _cleared(world, "capture:2", 650))
+    await world.until_status(S.SETTLED)
+    assert (await world.events()).count("settled") == 1
+
+
+async def test_a_settled_payment_can_be_refunded(world: World) -> None:
+    await _captured(world)
+    await world.handle.signal(PaymentWorkflow.capture_cleared, _cleared(world, "authorize:1", 1050))
+    await world.until_status(S.SETTLED)
+    refund = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_settled"))
+    assert refund.status is RefundStatus.SUCCEEDED
 
 
 # ------------------------------------------------------------------------------------------------- what operators see

@@ -20,7 +20,8 @@ from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
 from ledger.accounts import payable, receivable, suspense
 from ledger.books import PaymentBooks
-from ledger.queries import TransferRecord, Violation, check_invariants, transfers_of
+from ledger.invariants import Violation
+from ledger.queries import TransferRecord, check_invariants, transfers_of
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ALLOWED = RiskDecision(RiskAction.ALLOW, 0.01, ("low_amount",), "r1", "m1", {"amount": 10.5})
@@ -30,6 +31,7 @@ _REFUND_STATUS = {
     PaymentEvent.REFUND_DOUBTED: RefundStatus.IN_DOUBT,
     PaymentEvent.REFUND_SUCCEEDED: RefundStatus.SUCCEEDED,
     PaymentEvent.REFUND_FAILED: RefundStatus.FAILED,
+    PaymentEvent.REFUND_RETURNED: RefundStatus.FAILED,
 }
 
 
@@ -42,6 +44,8 @@ class Life:
     version: int = 1
     standing_hold: str | None = None
     refunds: dict[str, int] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
+    returned_minor: int = 0
     doubted: set[str] = field(default_factory=set)
 
     @property
@@ -70,7 +74,8 @@ class Life:
     def _refund(self, event: PaymentEvent, refund_id: str | None) -> RefundRecord | None:
         if refund_id is None:
             return None
-        money = Money(self.refunds[refund_id], self.opening.money.currency)
+        amount_minor = self.refunds.get(refund_id) or self.given[refund_id]
+        money = Money(amount_minor, self.opening.money.currency)
         return RefundRecord(refund_id, self.opening.account_id, money, _REFUND_STATUS[event])
 
     def went(self, change: PaymentChange, standing_hold: str | None) -> None:

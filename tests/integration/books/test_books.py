@@ -49,6 +49,7 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
     (S.IN_DOUBT, E.NEVER_SENT): [DOUBT_ENDS],
     (S.IN_DOUBT, E.AUTHORIZED): [DOUBT_ENDS, HOLD],
     (S.IN_DOUBT, E.SOLD): [DOUBT_ENDS, HOLD, ("post", "receivable", "payable", 1000, 1000)],
+    (S.AUTHORIZED, E.INCREASED): [LETS_GO, ("pending", "receivable", "payable", 1200, 0)],
     (S.AUTHORIZED, E.CAPTURED): [("post", "receivable", "payable", 1000, 1000)],
     (S.AUTHORIZED, E.VOIDED): [LETS_GO],
     (S.AUTHORIZED, E.EXPIRED): [LETS_GO],
@@ -61,6 +62,7 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
             E.REFUND_DOUBTED: [],
             E.REFUND_SUCCEEDED: [("post", "payable", "receivable", 300, 300)],
             E.REFUND_FAILED: [("void", "payable", "receivable", 0, 300)],
+            E.REFUND_RETURNED: [("posted", "receivable", "payable", 300, 0)],
         }.items()
     },
 }
@@ -97,6 +99,12 @@ async def _prepared(shop: Shop, life: Life, event: PaymentEvent) -> tuple[int, d
     if event is E.REFUND_RESERVED:
         refund_id = life.id.replace("pay_", "re_")
         life.refunds[refund_id] = 300
+        return 300, {"refund_id": refund_id}
+    if event is E.INCREASED:
+        return 200, {}
+    if event is E.REFUND_RETURNED:
+        refund_id = await shop.reserve(life, 300)
+        await shop.record(life, E.REFUND_SUCCEEDED, 300, refund_id=refund_id)
         return 300, {"refund_id": refund_id}
     if event in (E.REFUND_DOUBTED, E.REFUND_SUCCEEDED, E.REFUND_FAILED):
         return 0 if event is E.REFUND_DOUBTED else 300, {"refund_id": await shop.reserve(life, 300)}

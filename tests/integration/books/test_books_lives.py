@@ -112,6 +112,12 @@ class Lives(RuleBasedStateMachine):
             case E.CAPTURED:
                 amount = self._part(data, life.payment.capturable_minor)
                 self._record(life, event, amount, final=data.draw(st.booleans()))
+            case E.INCREASED:
+                self._record(life, event, self._part(data, 10**6))
+            case E.REFUND_RETURNED:
+                refund_id = data.draw(st.sampled_from(sorted(life.given)))
+                self._record(life, event, life.given[refund_id], refund_id=refund_id)
+                life.returned_minor += life.given.pop(refund_id)
             case E.REFUND_RESERVED:
                 refund_id = new_id(REFUND)
                 life.refunds[refund_id] = self._part(data, life.payment.refundable_minor)
@@ -123,7 +129,9 @@ class Lives(RuleBasedStateMachine):
             case E.REFUND_SUCCEEDED | E.REFUND_FAILED:
                 refund_id = data.draw(st.sampled_from(sorted(life.refunds)))
                 self._record(life, event, life.refunds[refund_id], refund_id=refund_id)
-                del life.refunds[refund_id]
+                amount = life.refunds.pop(refund_id)
+                if event is E.REFUND_SUCCEEDED:
+                    life.given[refund_id] = amount
                 life.doubted.discard(refund_id)
             case _:
                 self._record(life, event)
@@ -131,8 +139,10 @@ class Lives(RuleBasedStateMachine):
     def _can(self, life: Life, event: PaymentEvent) -> bool:
         """What the table of transitions leaves to the amounts and to the refunds that are under way."""
         match event:
-            case E.VOIDED:
+            case E.VOIDED | E.INCREASED:
                 return life.payment.amount_captured_minor == 0
+            case E.REFUND_RETURNED:
+                return bool(life.given)
             case E.REFUND_RESERVED:
                 return life.payment.refundable_minor > 0
             case E.REFUND_DOUBTED:
@@ -188,7 +198,10 @@ class Lives(RuleBasedStateMachine):
             owed = self.run(self._owed(currency))
             captured = sum(payment.amount_captured_minor for payment in payments)
             refunded = sum(payment.amount_refunded_minor for payment in payments)
-            assert owed == (captured, refunded, sum(payment.refunds_pending_minor for payment in payments))
+            # What came back was given, and is owed again.
+            returned = sum(life.returned_minor for life in self.lives if life.payment.money.currency is currency)
+            pending = sum(payment.refunds_pending_minor for payment in payments)
+            assert owed == (captured + returned, refunded + returned, pending)
 
     def teardown(self) -> None:
         async def refunds() -> dict[str, int]:

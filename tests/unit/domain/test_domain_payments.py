@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -20,12 +21,23 @@ ASKED = Money(1000, Currency.USD)
 AMOUNTS = {
     E.AUTHORIZED: 1000,
     E.SOLD: 1000,
+    E.INCREASED: 100,
     E.CAPTURED: 1000,
     E.REFUND_RESERVED: 100,
     E.REFUND_SUCCEEDED: 100,
     E.REFUND_FAILED: 100,
+    E.REFUND_RETURNED: 100,
 }
-MONEY_MOVES = {E.AUTHORIZED, E.SOLD, E.CAPTURED, E.REFUND_RESERVED, E.REFUND_SUCCEEDED, E.REFUND_FAILED}
+MONEY_MOVES = {
+    E.AUTHORIZED,
+    E.SOLD,
+    E.INCREASED,
+    E.CAPTURED,
+    E.REFUND_RESERVED,
+    E.REFUND_SUCCEEDED,
+    E.REFUND_FAILED,
+    E.REFUND_RETURNED,
+}
 
 
 def in_state(status: PaymentStatus) -> Payment:
@@ -43,6 +55,8 @@ def in_state(status: PaymentStatus) -> Payment:
 def test_an_event_happens_where_the_table_has_it_and_nowhere_else(status: PaymentStatus, event: PaymentEvent) -> None:
     payment = in_state(status)
     amount = AMOUNTS.get(event, 0)
+    if event is E.REFUND_RETURNED and payment.amount_captured_minor:
+        payment = replace(payment, amount_refunded_minor=amount)
     if (status, event) in TRANSITIONS:
         assert apply(payment, event, amount).status is TRANSITIONS[status, event]
     else:
@@ -75,7 +89,7 @@ def test_what_ended_without_money_has_no_events_any_more(status: PaymentStatus) 
 @pytest.mark.parametrize("status", [S.CAPTURED, S.SETTLED])
 def test_of_a_captured_payment_only_refunds_move_money(status: PaymentStatus) -> None:
     moves = {event for before, event in TRANSITIONS if before is status and event in MONEY_MOVES}
-    assert moves == {E.REFUND_RESERVED, E.REFUND_SUCCEEDED, E.REFUND_FAILED}
+    assert moves == {E.REFUND_RESERVED, E.REFUND_SUCCEEDED, E.REFUND_FAILED, E.REFUND_RETURNED}
 
 
 def test_a_payment_in_doubt_is_never_captured_refunded_or_voided_by_request() -> None:
@@ -173,6 +187,29 @@ def test_a_failed_refund_frees_its_amount_and_a_successful_one_does_not() -> Non
     )
 
 
+def test_a_refund_that_is_returned_may_be_given_again() -> None:
+    succeeded = apply(in_state(S.CAPTURED), E.REFUND_SUCCEEDED, 100)
+    returned = apply(succeeded, E.REFUND_RETURNED, 100)
+    assert (returned.amount_refunded_minor, returned.refundable_minor) == (0, 1000)
+    with pytest.raises(InvalidTransition):
+        apply(returned, E.REFUND_RETURNED, 1)
+
+
+def test_an_authorization_that_grows_may_be_captured_to_its_new_amount_and_no_further() -> None:
+    grown = apply(in_state(S.AUTHORIZED), E.INCREASED, 250)
+    assert (grown.money.amount_minor, grown.capturable_minor) == (1250, 1250)
+    assert apply(grown, E.CAPTURED, 1250).status is S.CAPTURED
+    with pytest.raises(InvalidTransition):
+        apply(grown, E.CAPTURED, 1251)
+
+
+def test_an_authorization_that_was_captured_does_not_grow() -> None:
+    payment = apply(in_state(S.AUTHORIZED), E.CAPTURED, 400, final=False)
+    with pytest.raises(InvalidTransition) as refusal:
+        apply(payment, E.INCREASED, 100)
+    assert refusal.value.code == "payment_partly_captured"
+
+
 def test_a_refund_in_doubt_keeps_its_amount_reserved() -> None:
     payment = in_state(S.CAPTURED)
     assert apply(payment, E.REFUND_DOUBTED) == payment
@@ -212,6 +249,8 @@ class PaymentLife(RuleBasedStateMachine):
             E.REFUND_RESERVED: self.payment.refundable_minor,
             E.REFUND_SUCCEEDED: self.payment.refunds_pending_minor,
             E.REFUND_FAILED: self.payment.refunds_pending_minor,
+            E.REFUND_RETURNED: self.payment.amount_refunded_minor,
+            E.INCREASED: 1000,
         }.get(event, 0)
         self.attempt(event, data.draw(st.integers(min(limit, 1), limit)), final)
 
@@ -245,6 +284,8 @@ class PaymentLife(RuleBasedStateMachine):
                 self.reserved -= amount
             case E.REFUND_FAILED:
                 self.reserved -= amount
+            case E.REFUND_RETURNED:
+                self.refunded -= amount
             case _:
                 pass
         if before.status in FINAL - {S.CAPTURED}:
