@@ -72,6 +72,55 @@ class RepresentCommand:
     documents: int
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptCommand:
+    """Tell the network that the merchant gives in to a chargeback; the network answers `outcomes.Acknowledged`.
+
+    The case is lost without it, too, when nobody answers in time; the issuer learns it earlier. `effect_key` makes it
+    one message, however often it is asked for.
+    """
+
+    effect_key: str
+    chargeback_id: str
+    payment_id: str
+    rrn: str
+    money: Money
+
+
+class DisputeReason(StrEnum):
+    """What a case is about, in words. Which evidence helps follows from it."""
+
+    FRAUDULENT = "fraudulent"
+    AUTHORIZATION = "authorization"
+    PROCESSING_ERROR = "processing_error"
+    CONSUMER = "consumer"
+    GENERAL = "general"
+
+
+# Visa's codes begin with their category (10 fraud, 11 authorization, 12 processing errors, 13 consumer disputes).
+# Mastercard's are single numbers: Chargeback Guide, chapter 2.
+_VISA_REASONS = {
+    "10.": DisputeReason.FRAUDULENT,
+    "11.": DisputeReason.AUTHORIZATION,
+    "12.": DisputeReason.PROCESSING_ERROR,
+    "13.": DisputeReason.CONSUMER,
+}
+_MASTERCARD_REASONS = {
+    "4837": DisputeReason.FRAUDULENT,
+    "4849": DisputeReason.FRAUDULENT,
+    "4870": DisputeReason.FRAUDULENT,
+    "4871": DisputeReason.FRAUDULENT,
+    "4808": DisputeReason.AUTHORIZATION,
+    "4834": DisputeReason.PROCESSING_ERROR,
+    "4853": DisputeReason.CONSUMER,
+}
+
+
+def reason_of(reason_code: str) -> DisputeReason:
+    """What a network's reason code is about; `GENERAL` where it is not known."""
+    return _VISA_REASONS.get(reason_code[:3]) or _MASTERCARD_REASONS.get(reason_code) or DisputeReason.GENERAL
+
+
 # ------------------------------------------------------------------------------------------------ the life of a dispute
 
 

@@ -20,12 +20,14 @@ from domain.disputes import (
     Dispute,
     DisputeEvent,
     DisputeKind,
+    DisputeReason,
     DisputeStatus,
     Holding,
     NoticeStage,
     apply,
     event_of,
     opened,
+    reason_of,
     reminders,
     respond_by,
 )
@@ -170,6 +172,23 @@ def test_the_same_decision_again_changes_nothing_and_the_opposite_one_counts(sta
     same, other = (won, lost) if status is S.WON else (lost, won)
     assert event_of(decided, same) is None
     assert event_of(decided, other) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("10.4", DisputeReason.FRAUDULENT),
+        ("11.3", DisputeReason.AUTHORIZATION),
+        ("12.6.1", DisputeReason.PROCESSING_ERROR),
+        ("13.1", DisputeReason.CONSUMER),
+        ("4837", DisputeReason.FRAUDULENT),
+        ("4853", DisputeReason.CONSUMER),
+        ("F29", DisputeReason.GENERAL),
+        ("", DisputeReason.GENERAL),
+    ],
+)
+def test_a_reason_code_is_told_in_words(code: str, reason: DisputeReason) -> None:
+    assert reason_of(code) is reason
 
 
 # ------------------------------------------------------------------------------------------------------------ deadlines
