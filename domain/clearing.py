@@ -51,10 +51,10 @@ _OWED_TO_US = frozenset(
 class ClearingRecord:
     """One record of a day's file. `line` is its message number (DE71), unique and ascending in the file.
 
-    `rrn` is DE37 and `stan` DE11 of the message that is cleared: several captures of one authorization have one RRN
-    and a STAN each. `arn` is the acquirer reference number (DE31). A fee has none of the three; `reason_code` (DE25)
-    says what it is for. A chargeback bears the RRN of its authorization or sale, the network's `chargeback_id` and
-    `reason_code`. `occurred_at` is DE12. A card number is not in it.
+    `rrn` and `stan` are DE37 and DE11 of the message that is cleared: several captures of one authorization have one
+    RRN and a STAN each. `arn` is the acquirer reference number (DE31). A fee has none of the three; `reason_code`
+    (DE25) says what it is for. A chargeback bears the RRN of its authorization or sale, the network's `chargeback_id`
+    and `reason_code`. `occurred_at` is DE12. A card number is not in it.
     """
 
     day: date
@@ -110,9 +110,11 @@ class Clearable:
     """Something of ours that belongs into the file of a day.
 
     `effect_key` is the journal's: the capture's, sale's or refund's, or that of the reversal that takes one back; of a
-    chargeback it is made of its number and stage. `certain` is False where nobody knows yet: a request without an
-    answer, or one whose reversal is not acknowledged. Such an item may be in the file, on this day or the next, and is
-    not missing if it is in neither.
+    chargeback it is made of its number and stage. `approval_code` is that of the authorization, sale or refund.
+
+    `certain` is False where nobody knows yet: a message without an answer, or a request whose reversal is not
+    acknowledged. Such an item may be in the file, of this day or of another for which it is listed too, and is not
+    missing if it is not.
     """
 
     effect_key: str

@@ -1,10 +1,13 @@
 """What can go wrong on the way to the card network. A decline is a value, a lost answer is `Unknown`.
 
-Retryable, with the same command: `Unreachable`, `NotAcknowledged`, `JournalUnavailable`, `CredentialStoreUnavailable`.
+Retryable, with the same command: `Unreachable`, `NotAcknowledged`, `JournalUnavailable`, `CredentialStoreUnavailable`,
+and of the clearing service `ClearingNotReady` and `ClearingUnreachable`.
 All others stay as they are however often they are tried.
 """
 
 from __future__ import annotations
+
+from datetime import date
 
 from domain.errors import DurapayError, Unavailable
 from domain.outcomes import DoubtReason
@@ -91,3 +94,23 @@ class InDoubt(NetworkError):
     def __init__(self, reason: DoubtReason) -> None:
         super().__init__(f"the request is in doubt: {reason}")
         self.reason = reason
+
+
+class ClearingNotReady(NetworkError, Unavailable):
+    """The network has not closed `day` yet. Its file comes after that."""
+
+    def __init__(self, day: date) -> None:
+        super().__init__(f"the network has not closed {day} yet")
+        self.day = day
+
+
+class ClearingUnreachable(NetworkError, Unavailable):
+    """The network's clearing service did not give an answer that could be used."""
+
+
+class ClearingFileInvalid(NetworkError):
+    """What the network gave as the clearing file of `day` is none, or not all of it."""
+
+    def __init__(self, day: date, reason: str) -> None:
+        super().__init__(f"the clearing file of {day} is not valid: {reason}")
+        self.day = day

@@ -22,6 +22,8 @@ class SimulatorSettings(BaseSettings):
     port: int = Field(ge=1, le=65535)
     control_port: int = Field(ge=1, le=65535)
     control_token: SecretStr = Field(min_length=16)
+    # Opens the clearing files and nothing else. Without one, the control token does.
+    clearing_token: SecretStr | None = Field(default=None, min_length=16)
     journal_file: Path
     imk_ac: SecretStr = Field(min_length=32, max_length=32)
     fingerprint_key: SecretStr = Field(min_length=32)
@@ -37,6 +39,7 @@ class SimulatorSettings(BaseSettings):
             port=self.port,
             control_port=self.control_port,
             control_token=self.control_token.get_secret_value(),
+            clearing_token=self.clearing_token.get_secret_value() if self.clearing_token else "",
             late_answer_seconds=self.late_answer_seconds,
             lost_acknowledgements=self.lost_acknowledgements,
         )

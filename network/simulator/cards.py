@@ -17,6 +17,8 @@ class Behaviour(StrEnum):
     APPROVE = "approve"
     DECLINE = "decline"
     REFUND_DECLINE = "refund_decline"
+    # Its refund is approved, and comes back in the clearing file of the next day.
+    REFUND_RETURN = "refund_return"
     INCREMENT_DECLINE = "increment_decline"
     # Approved or declined at the host; the answer to the 0100 is never sent. A repeat (0101) is answered.
     TIMEOUT_THEN_APPROVE = "timeout_then_approve"
@@ -99,9 +101,6 @@ _DECLINED: Final = {
     "4000008400001629": ("step-up, then declined", "05"),
 }
 
-# The payment goes well; its refund is refused.
-_REFUND_DECLINED: Final = {"4000000000005126": ("refund fails", "05")}
-
 # Our own, for what no public test card does: faults between the host and the platform.
 SCRIPTED: Final = {
     "4000990000010003": TestCard("timeout then approve", Behaviour.TIMEOUT_THEN_APPROVE),
@@ -112,13 +111,14 @@ SCRIPTED: Final = {
     "4000990000060008": TestCard("dropped connection", Behaviour.DROPPED_CONNECTION),
     "4000990000070007": TestCard("wrong amount", Behaviour.WRONG_AMOUNT),
     "4000990000080006": TestCard("issuer not available", Behaviour.DECLINE, "91"),
+    "4000990000090005": TestCard("refund declined", Behaviour.REFUND_DECLINE, "05"),
     "4000990000100002": TestCard("increment declined", Behaviour.INCREMENT_DECLINE, "51"),
 }
 
 TEST_CARDS: Final[dict[str, TestCard]] = {
     **{number: TestCard(name, Behaviour.APPROVE) for number, name in _APPROVED.items()},
     **{number: TestCard(name, Behaviour.DECLINE, code) for number, (name, code) in _DECLINED.items()},
-    **{number: TestCard(name, Behaviour.REFUND_DECLINE, code) for number, (name, code) in _REFUND_DECLINED.items()},
+    "4000000000005126": TestCard("refund fails later", Behaviour.REFUND_RETURN),
     **SCRIPTED,
 }
 

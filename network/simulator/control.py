@@ -1,4 +1,4 @@
-"""The simulator's control API: its journal for reconciliation and tests, and its faults. One bearer token opens it."""
+"""The simulator's control API: its journal, its clearing files, and its faults. A bearer token opens it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import contextlib
 import hmac
 import socket
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Annotated, Any, Final, Protocol
 
 import uvicorn
-from fastapi import Depends, FastAPI, Header, HTTPException, Query
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, params
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from network.simulator.clearing import Break
+from network.simulator.errors import Refused
 from network.simulator.faults import Faults
+
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 class Controlled(Protocol):
@@ -23,6 +29,16 @@ class Controlled(Protocol):
     faults: Faults
 
     async def journal(self, *rrns: str, since: datetime | None = None) -> dict[str, list[dict[str, Any]]]: ...
+
+    async def clearing_file(self, day: date) -> bytes: ...
+
+    async def close_day(self, day: date) -> date: ...
+
+    async def breaks(self, day: date) -> list[Break]: ...
+
+    async def script_break(self, day: date, wanted: Break) -> None: ...
+
+    async def forget_breaks(self, day: date) -> None: ...
 
     def change_faults(self, changes: Faults, named: Sequence[str]) -> None: ...
 
@@ -38,15 +54,34 @@ class JournalQuery(BaseModel):
     since: AwareDatetime | None = None
 
 
-def control_app(controlled: Controlled, token: str) -> FastAPI:
-    """GET /health (open to all), GET /journal, GET, POST and DELETE /faults."""
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """`control` opens everything, `clearing` (if there is one) the clearing files alone."""
+
+    control: str = field(repr=False)
+    clearing: str = field(default="", repr=False)
+
+    def guard(self, *, clearing: bool = False) -> params.Depends:
+        """A dependency that refuses whoever shows none of the right tokens."""
+        accepted = [self.control, *([self.clearing] if clearing and self.clearing else [])]
+
+        def authorized(authorization: Annotated[str, Header()] = "") -> None:
+            shown = authorization.encode()
+            if not any(hmac.compare_digest(shown, f"Bearer {token}".encode()) for token in accepted):
+                raise HTTPException(401, "the token is missing or wrong")
+
+        guard: params.Depends = Depends(authorized)
+        return guard
+
+
+def control_app(controlled: Controlled, tokens: Tokens) -> FastAPI:
+    """GET /health (open to all), GET /journal; GET, POST and DELETE /faults; and what `_add_clearing` adds."""
     app = FastAPI(title="durapay network simulator", docs_url=None, redoc_url=None)
+    guarded = [tokens.guard()]
 
-    def authorized(authorization: Annotated[str, Header()] = "") -> None:
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "the control token is missing or wrong")
-
-    guarded = [Depends(authorized)]
+    @app.exception_handler(Refused)
+    async def refused(_: Request, refusal: Refused) -> JSONResponse:
+        return JSONResponse({"reason": refusal.reason, "detail": str(refusal)}, refusal.status)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -70,7 +105,37 @@ def control_app(controlled: Controlled, token: str) -> FastAPI:
         controlled.reset_faults()
         return controlled.faults
 
+    _add_clearing(app, controlled, tokens)
     return app
+
+
+def _add_clearing(app: FastAPI, controlled: Controlled, tokens: Tokens) -> None:
+    """GET /clearing/{day}, POST /clearing/{day}/close; GET, POST and DELETE /clearing/{day}/breaks."""
+    guarded = [tokens.guard()]
+
+    @app.get("/clearing/{day}", dependencies=[tokens.guard(clearing=True)])
+    async def clearing_file(day: date) -> StreamingResponse:
+        content = await controlled.clearing_file(day)
+        chunks = (content[start : start + _CHUNK_BYTES] for start in range(0, len(content), _CHUNK_BYTES))
+        return StreamingResponse(chunks, media_type="application/octet-stream")
+
+    @app.post("/clearing/{day}/close", dependencies=guarded)
+    async def close_day(day: date) -> dict[str, date]:
+        return {"closed": day, "open": await controlled.close_day(day)}
+
+    @app.get("/clearing/{day}/breaks", dependencies=guarded)
+    async def breaks(day: date) -> list[Break]:
+        return await controlled.breaks(day)
+
+    @app.post("/clearing/{day}/breaks", dependencies=guarded)
+    async def script_break(day: date, wanted: Break) -> list[Break]:
+        await controlled.script_break(day, wanted)
+        return await controlled.breaks(day)
+
+    @app.delete("/clearing/{day}/breaks", dependencies=guarded)
+    async def forget_breaks(day: date) -> list[Break]:
+        await controlled.forget_breaks(day)
+        return await controlled.breaks(day)
 
 
 class _Server(uvicorn.Server):
@@ -84,8 +149,8 @@ class _Server(uvicorn.Server):
 class ControlServer:
     """Serves the API on `host:port` (0 takes a free port) in the running event loop."""
 
-    def __init__(self, controlled: Controlled, host: str, port: int, token: str) -> None:
-        config = uvicorn.Config(control_app(controlled, token), log_level="warning", access_log=False, lifespan="off")
+    def __init__(self, controlled: Controlled, host: str, port: int, tokens: Tokens) -> None:
+        config = uvicorn.Config(control_app(controlled, tokens), log_level="warning", access_log=False, lifespan="off")
         self._server = _Server(config)
         self._address = (host, port)
         self._serving: asyncio.Task[None] | None = None

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from domain.cards import luhn_valid, masked
+from domain.clearing import ClearingKind
 from network import tlv
 from network.codec import Message
 from network.errors import MessageInvalid
@@ -139,6 +140,7 @@ class IssuerHost:
         identifier = self._store.keep_transaction(message, kind, token, decided)
         if kind is Kind.SALE and response_code == APPROVED:
             self._store.capture(identifier, money.amount_minor, final=True)
+            self._store.clearing.add(ClearingKind.PRESENTMENT, identifier, money.amount_minor, message=message)
         match behaviour:
             case Behaviour.TIMEOUT_THEN_APPROVE | Behaviour.TIMEOUT_THEN_DECLINE | Behaviour.LOST_REVERSAL:
                 return Decision(decided, drop=message.mti in ("0100", "0200"))
@@ -214,7 +216,11 @@ class IssuerHost:
         else:
             self._store.refund(original.id, money.amount_minor)
         decided = self._settled(message, response_code, _approval(response_code))
-        self._store.keep_transaction(message, Kind.REFUND, token, decided, original.id if original else None)
+        refund = self._store.keep_transaction(message, Kind.REFUND, token, decided, original.id if original else None)
+        if response_code == APPROVED and token is not None:
+            self._store.clearing.add(ClearingKind.REFUND, refund, money.amount_minor, message=message)
+            if token.behaviour == Behaviour.REFUND_RETURN:
+                self._store.clearing.add_return(refund, money.amount_minor)
         return decided
 
     def _capture(self, message: Message) -> str:
@@ -227,6 +233,7 @@ class IssuerHost:
         if original.captured_minor + money.amount_minor > original.authorized_minor:
             return INVALID_AMOUNT
         self._store.capture(original.id, money.amount_minor, final=is_final(message))
+        self._store.clearing.add(ClearingKind.PRESENTMENT, original.id, money.amount_minor, message=message)
         return APPROVED
 
     def _reverse(self, message: Message) -> str:
@@ -249,7 +256,10 @@ class IssuerHost:
         about = self._store.transaction(original.about) if original.about is not None else None
         if _captured(about if about is not None and original.kind is Kind.INCREMENT else original):
             return NO_ACTION_TAKEN
+        if original.kind is Kind.REFUND and self._store.clearing.returned(original.id):
+            return NO_ACTION_TAKEN
         self._store.reverse(original.id)
+        self._store.clearing.take_back(original.id, message)
         if about is not None and original.kind is Kind.REFUND:
             self._store.refund(about.id, -original.amount_minor)
         if about is not None and original.kind is Kind.INCREMENT:
@@ -278,7 +288,7 @@ class IssuerHost:
 
     def _settled(self, message: Message, response_code: str, more: Mapping[int, str] | None = None) -> Message:
         """The answer to what moves money, with the day of clearing (DE15) to which it belongs when it is approved."""
-        day = {15: f"{datetime.now(UTC):%m%d}"} if response_code == APPROVED else {}
+        day = {15: f"{self._store.clearing.day():%m%d}"} if response_code == APPROVED else {}
         return answer(message, response_code, {**(more or {}), **day})
 
     def _loses_acknowledgement(self, message: Message) -> bool:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from network.codec import Message, decode, encode
 from network.errors import FrameInvalid, MessageInvalid
 from network.framing import FrameDecoder, frame
 from network.messages import ANSWER_MTI, APPROVED, answer
-from network.simulator.control import ControlServer
+from network.simulator.clearing import Break, make_file
+from network.simulator.control import ControlServer, Tokens
 from network.simulator.faults import Faults
 from network.simulator.host import Decision, IssuerHost
-from network.simulator.store import Store
+from network.simulator.store import Store, utc_now
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +36,8 @@ class SimulatorConfig:
     """`journal_file` is an SQLite database that outlives the process. Port 0 takes a free one.
 
     `imk_ac` is a double-length 3DES key (16 bytes). Without a `control_port` there is no control API; with one,
-    `control_token` is what its callers have to show.
+    `control_token` is what its callers have to show; `clearing_token` opens no more of it than the clearing files.
+    `clock` decides on days of clearing.
     """
 
     journal_file: Path
@@ -46,6 +50,8 @@ class SimulatorConfig:
     late_answer_seconds: float = 15.0
     lost_acknowledgements: int = 2
     tls: ssl.SSLContext | None = None
+    clearing_token: str = field(default="", repr=False)
+    clock: Callable[[], datetime] = utc_now
 
     def __post_init__(self) -> None:
         if len(self.imk_ac) != 16:
@@ -86,7 +92,7 @@ class SimulatorServer:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         config = self._config
-        self._store = await loop.run_in_executor(self._thread, Store, config.journal_file)
+        self._store = await loop.run_in_executor(self._thread, Store, config.journal_file, config.clock)
         self._host = IssuerHost(
             self._store,
             config.imk_ac,
@@ -96,7 +102,8 @@ class SimulatorServer:
         )
         self._server = await asyncio.start_server(self._serve, config.host, config.port, ssl=config.tls, backlog=256)
         if config.control_port is not None:
-            self._control = ControlServer(self, config.host, config.control_port, config.control_token)
+            tokens = Tokens(config.control_token, config.clearing_token)
+            self._control = ControlServer(self, config.host, config.control_port, tokens)
             await self._control.start()
 
     async def stop(self) -> None:
@@ -125,6 +132,44 @@ class SimulatorServer:
         Of `rrns` (all without any); no card number is in it.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.journal, rrns, since)
+
+    async def clearing_file(self, day: date) -> bytes:
+        """The clearing file of `day`.
+
+        Raises:
+            DayNotClosed: there is none yet.
+        """
+        closed = await self._in_thread(self._store.clearing.closed, day)
+        if closed.content is not None:
+            return closed.content
+        # A day's items may be many: the issuer goes on deciding meanwhile.
+        content = await asyncio.to_thread(make_file, closed)
+        return await self._in_thread(self._store.clearing.keep, day, content)
+
+    async def close_day(self, day: date) -> date:
+        """Closes `day`; the day that is open after that. Raises: DayNotBegun."""
+        await self._in_thread(self._store.clearing.close, day)
+        return await self._in_thread(self._store.clearing.day)
+
+    async def breaks(self, day: date) -> list[Break]:
+        return await self._in_thread(self._store.clearing.breaks, day)
+
+    async def script_break(self, day: date, wanted: Break) -> None:
+        """Raises: DayOver."""
+        await self._in_thread(self._store.clearing.script, day, wanted)
+
+    async def forget_breaks(self, day: date) -> None:
+        """Raises: DayOver."""
+        await self._in_thread(self._store.clearing.forget_breaks, day)
+
+    async def _in_thread(self, work: Callable[..., _T], *given: object) -> _T:
+        """`work` in one transaction of the journal, in the thread that has it."""
+
+        def atomic() -> _T:
+            with self._store.atomic():
+                return work(*given)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, atomic)
 
     def change_faults(self, changes: Faults, named: Sequence[str]) -> None:
         """Takes the fields `named` over from `changes`."""

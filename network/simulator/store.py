@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from network.codec import Message
 from network.messages import MatchingKey, Original
+from network.simulator.clearing import CLEARING_SCHEMA, ClearingBook
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -111,6 +112,10 @@ _VERSION: Final = 1
 _ACCEPTOR: Final = (18, 41, 42, 43)
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Kind(StrEnum):
     """What a transaction is. A sale is an authorization that is captured with its approval."""
 
@@ -160,16 +165,20 @@ class Transaction:
 
 
 class Store:
-    """One connection, used by one thread at a time. `file` is created when it is missing."""
+    """One connection, used by one thread at a time. `file` is created when it is missing.
 
-    def __init__(self, file: Path) -> None:
+    `clock` decides on days of clearing; what is only noted down bears the real time.
+    """
+
+    def __init__(self, file: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._database.row_factory = sqlite3.Row
         self._database.execute("PRAGMA journal_mode = WAL")
         # A killed process loses nothing with this; only a killed machine could lose the last messages.
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._upgrade()
-        self._database.executescript(_SCHEMA)
+        self._database.executescript(_SCHEMA + CLEARING_SCHEMA)
+        self.clearing = ClearingBook(self._database, clock)
         self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _upgrade(self) -> None:
@@ -361,7 +370,7 @@ class Store:
             f"SELECT * FROM transactions WHERE {condition} ORDER BY id",  # noqa: S608 - marks only
             values,
         )
-        standing = [{**dict(row), "state": _state(row)} for row in transactions]
+        standing = [{**dict(row), "state": _state(row, self.clearing)} for row in transactions]
         return {
             "messages": [dict(row) for row in messages],
             "authorizations": [entry for entry in standing if entry["kind"] in (Kind.AUTHORIZATION, Kind.SALE)],
@@ -384,7 +393,7 @@ class Store:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    return utc_now().isoformat()
 
 
 def _original_key(original: Original) -> tuple[str, str, str, str]:
@@ -408,12 +417,17 @@ def _transaction(row: sqlite3.Row) -> Transaction:
     )
 
 
-def _state(row: sqlite3.Row) -> str:
-    """approved | declined | reversed | captured | released | refunded; a part of the amount counts as the whole."""
+def _state(row: sqlite3.Row, clearing: ClearingBook) -> str:
+    """approved | declined | reversed | captured | released | refunded; a part of the amount counts as the whole.
+
+    A refund may be returned besides.
+    """
     if row["response_code"] != "00":
         return "declined"
     if row["reversed_at"] is not None:
         return "reversed"
+    if row["kind"] == Kind.REFUND and clearing.returned(row["id"]):
+        return "returned"
     if row["refunded_minor"]:
         return "refunded"
     if row["captured_minor"]:

@@ -42,7 +42,9 @@ class NetworkMessage(Base):
         Index(
             "ix_messages_doubted",
             "sent_at",
-            postgresql_where=text("kind IN ('sale', 'refund') AND state IN ('sending', 'unanswered')"),
+            postgresql_where=text(
+                "kind IN ('sale', 'capture', 'refund', 'reverse') AND state IN ('sending', 'unanswered')"
+            ),
         ),
         {"schema": "network"},
     )
@@ -83,11 +85,16 @@ class ChargebackNoticeRow(Base):
     """What the network said of a dispute: stored before it is acknowledged, and told to the platform after that.
 
     `kind` is inquiry or chargeback, `stage` opened, won or lost. `original_effect_key` names the authorization or
-    sale that is disputed.
+    sale that is disputed. A chargeback that takes or gives back money has a day in clearing, `settlement_date`.
     """
 
     __tablename__ = "chargeback_notices"
     __table_args__ = (
+        Index(
+            "ix_chargeback_notices_settlement_date",
+            "settlement_date",
+            postgresql_where=text("settlement_date IS NOT NULL"),
+        ),
         Index("ix_chargeback_notices_untold", "received_at", postgresql_where=text("told_at IS NULL")),
         {"schema": "network"},
     )
@@ -102,7 +109,8 @@ class ChargebackNoticeRow(Base):
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str] = mapped_column(CHAR(3))
     reason_code: Mapped[str]
-    raised_at: Mapped[datetime]
+    issued_at: Mapped[datetime] = mapped_column(primary_key=True)
     respond_by: Mapped[datetime | None]
+    settlement_date: Mapped[date | None]
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     told_at: Mapped[datetime | None]

@@ -44,9 +44,9 @@ ALTER TABLE network.messages
             = (settlement_date IS NOT NULL));
 CREATE INDEX ix_messages_settlement_date ON network.messages (settlement_date, effect_key)
     WHERE settlement_date IS NOT NULL;
--- Sales and refunds of which nobody knows whether the host took them: clearing may bring them all the same.
+-- Of these nobody knows whether the host took them: clearing may bring them all the same.
 CREATE INDEX ix_messages_doubted ON network.messages (sent_at)
-    WHERE kind IN ('sale', 'refund') AND state IN ('sending', 'unanswered');
+    WHERE kind IN ('sale', 'capture', 'refund', 'reverse') AND state IN ('sending', 'unanswered');
 """
 
 _GUARD = """
@@ -105,18 +105,23 @@ CREATE TABLE network.chargeback_notices (
     amount_minor         bigint      NOT NULL,
     currency             char(3)     NOT NULL,
     reason_code          text        NOT NULL,
-    raised_at            timestamptz NOT NULL,
+    issued_at            timestamptz NOT NULL,
     respond_by           timestamptz,
+    settlement_date      date,
     received_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     told_at              timestamptz,
-    CONSTRAINT pk_chargeback_notices PRIMARY KEY (chargeback_id, kind, stage),
+    CONSTRAINT pk_chargeback_notices PRIMARY KEY (chargeback_id, kind, stage, issued_at),
     CONSTRAINT fk_chargeback_notices_original_effect_key_messages
         FOREIGN KEY (original_effect_key) REFERENCES network.messages (effect_key),
     CONSTRAINT ck_chargeback_notices_kind CHECK (kind IN ('inquiry', 'chargeback')),
     CONSTRAINT ck_chargeback_notices_stage CHECK (stage IN ('opened', 'won', 'lost')),
     CONSTRAINT ck_chargeback_notices_amount CHECK (amount_minor BETWEEN 1 AND 999999999999),
-    CONSTRAINT ck_chargeback_notices_respond_by CHECK ((stage = 'opened') = (respond_by IS NOT NULL))
+    -- An inquiry moves no money, and a chargeback that is lost moves none again.
+    CONSTRAINT ck_chargeback_notices_settled CHECK (
+        (kind = 'chargeback' AND stage <> 'lost') = (settlement_date IS NOT NULL))
 );
+CREATE INDEX ix_chargeback_notices_settlement_date ON network.chargeback_notices (settlement_date)
+    WHERE settlement_date IS NOT NULL;
 CREATE INDEX ix_chargeback_notices_untold ON network.chargeback_notices (received_at) WHERE told_at IS NULL;
 CREATE FUNCTION network.guard_chargeback_notice() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

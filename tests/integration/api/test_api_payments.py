@@ -40,7 +40,7 @@ async def test_a_payment_is_authorized_captured_in_part_and_refunded_in_part(sho
 
 
 async def test_a_refund_that_the_network_refuses_fails_and_gives_nothing(shop: Shop, network: Network) -> None:
-    wallet = await shop.wallet("4000000000005126")
+    wallet = await shop.wallet("4000990000090005")
     payment = await shop.captured(wallet.card_id, 1800)
     path = f"/v1/payments/{payment['id']}"
     response = await shop.post(f"{path}/refunds", {"amount_minor": 800})

@@ -229,7 +229,7 @@ async def test_a_last_capture_of_nothing_releases_the_whole_authorization(
 
 
 async def test_the_refund_card_is_paid_with_and_not_refunded(rig: Rig, acquirer: Acquirer) -> None:
-    token = await acquirer.token("4000000000005126", rig.new_dpan())
+    token = await acquirer.token("4000990000090005", rig.new_dpan())
     purchase = acquirer.purchase(1000)
     assert (await acquirer.ask(messages.authorization(purchase, token, None))).get(39) == "00"
     named = original(purchase)

@@ -31,7 +31,7 @@ def test_declines_mean_what_stripes_cards_mean(number: str, meaning: str) -> Non
 def test_every_scripted_fault_has_a_card() -> None:
     assert {entry.behaviour for entry in SCRIPTED.values()} == set(Behaviour) - {
         Behaviour.APPROVE,
-        Behaviour.REFUND_DECLINE,
+        Behaviour.REFUND_RETURN,
     }
 
 
