@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SecretBytes, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from domain.currency import Currency
 from domain.errors import DurapayError
+from domain.evidence import MAX_FILE_BYTES
 
 
 class SettingsInvalid(DurapayError):
@@ -157,6 +159,46 @@ class NotifySettings(_Settings):
     ses_endpoint: str | None = None
 
 
+class DocumentSettings(_Settings):
+    """The bucket in which evidence is kept. `endpoint` points elsewhere than at AWS; `link_endpoint` is how whoever
+    downloads a file reaches S3, if that is another address. Without `kms_key_id` S3 encrypts with keys of its own."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_DOCUMENTS_")
+
+    bucket: str = "durapay-evidence"
+    region: str = "eu-central-1"
+    access_key_id: str
+    secret_access_key: SecretStr
+    endpoint: str | None = None
+    link_endpoint: str | None = None
+    kms_key_id: str | None = None
+
+
+def _amounts(value: object) -> object:
+    """`USD:1500,EUR:1400` → {currency: minor units}; empty: none."""
+    if not isinstance(value, str):
+        return value
+    amounts: dict[str, str] = {}
+    for entry in filter(None, value.split(",")):
+        currency, colon, amount = (part.strip() for part in entry.partition(":"))
+        if not colon:
+            raise ValueError("each amount is written as currency:minor units")
+        if currency in amounts:
+            raise ValueError("two amounts have the same currency")
+        amounts[currency] = amount
+    return amounts
+
+
+class DisputeSettings(_Settings):
+    """What a lost dispute costs the merchant, by currency, in minor units: nothing where a currency is not named."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_DISPUTES_")
+
+    fees_minor: Annotated[dict[Currency, Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_amounts)] = Field(
+        default_factory=dict
+    )
+
+
 class ApiSettings(_Settings):
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_API_")
 
@@ -165,6 +207,8 @@ class ApiSettings(_Settings):
     # How long a caller waits for an authorization before it gets 202 with the payment's state.
     wait_seconds: float = Field(default=10.0, gt=0, le=60)
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
+    # A file of evidence with the texts beside it.
+    max_upload_bytes: int = Field(default=MAX_FILE_BYTES + 256 * 1024, ge=1024)
     # In minor units of any currency; a larger payment is refused before anything is started.
     payment_limit_minor: int = Field(default=1_000_000, ge=1)
     # ES256 (P-256) private key in PEM; signs the sessions' JWTs.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,7 +12,7 @@ from documents.recognition import recognised
 from documents.storage import DocumentStorage
 from domain.errors import NotFound
 from domain.evidence import EvidenceFile, FilePurpose, FrozenEvidence
-from store.dispute_queries import find_dispute, list_files
+from store.dispute_queries import find_dispute
 from store.engine import reading
 from store.queries import Row
 
@@ -55,12 +54,11 @@ class EvidenceArchive:
     async def _compose(self, dispute_id: str, submission: int) -> bytes:
         async with self._engine.connect() as connection:
             dispute = await find_dispute(connection, dispute_id)
-            files = await list_files(connection, dispute_id)
         if dispute is None:
             raise NotFound("dispute", dispute_id)
-        for file in files:
+        for file in dispute["files"]:
             await self._require(file_key(dispute_id, file["id"]), file["sha256"])
-        return _manifest(dispute, files, submission)
+        return _manifest(dispute, submission)
 
     async def _require(self, key: str, sha256: str) -> None:
         if hashlib.sha256(await self._storage.read(key)).hexdigest() != sha256:
@@ -77,7 +75,7 @@ def described(file_id: str, purpose: FilePurpose, name: str, content: bytes) -> 
     return EvidenceFile(file_id, purpose, name, content_type, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _manifest(dispute: Row, files: Sequence[Row], submission: int) -> bytes:
+def _manifest(dispute: Row, submission: int) -> bytes:
     """Canonical JSON: the same evidence always has the same digest."""
     document = {
         "dispute": dispute["id"],
@@ -91,7 +89,7 @@ def _manifest(dispute: Row, files: Sequence[Row], submission: int) -> bytes:
         "texts": dispute["texts"],
         "files": [
             {name: file[name] for name in ("id", "purpose", "name", "content_type", "size_bytes", "sha256")}
-            for file in files
+            for file in dispute["files"]
         ],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

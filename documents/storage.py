@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -20,6 +20,29 @@ from documents.errors import DocumentMissing, StorageUnavailable
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = 5.0
+
+
+class Secret(Protocol):
+    def get_secret_value(self) -> str: ...
+
+
+class BucketSettings(Protocol):
+    """What a program reads from its environment."""
+
+    @property
+    def bucket(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def access_key_id(self) -> str: ...
+    @property
+    def secret_access_key(self) -> Secret: ...
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def link_endpoint(self) -> str | None: ...
+    @property
+    def kms_key_id(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +59,18 @@ class Bucket:
     endpoint: str | None = None
     link_endpoint: str | None = None
     kms_key_id: str | None = None
+
+    @classmethod
+    def of(cls, settings: BucketSettings) -> Bucket:
+        return cls(
+            name=settings.bucket,
+            region=settings.region,
+            access_key_id=settings.access_key_id,
+            secret_access_key=settings.secret_access_key.get_secret_value(),
+            endpoint=settings.endpoint,
+            link_endpoint=settings.link_endpoint,
+            kms_key_id=settings.kms_key_id,
+        )
 
 
 class DocumentStorage:

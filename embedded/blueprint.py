@@ -27,6 +27,7 @@ DATABASE = "durapay"
 _TOKEN_LABEL = "durapay"  # noqa: S105 - a name
 _SES_REGION = "eu-central-1"
 _SES_SENDER = "receipts@durapay.example"
+_DOCUMENTS_REGION = "eu-central-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Blueprint:
             ui_port=ports["ui"],
             codec_endpoint=self._addresses.codec_server,
         )
-        self._moto = Moto(log=state.log("ses"), port=ports["ses"])
+        self._moto = Moto(log=state.log("aws"), port=ports["aws"], data=state.data("aws"))
         self._values = _values(state, ports, self._postgres.url(DATABASE), self._valkey.url())
 
     @property
@@ -94,18 +95,22 @@ class Blueprint:
             Part("PostgreSQL", self._postgres, then=self._create_database),
             Part("Valkey", self._valkey),
             Part("Temporal", self._temporal),
-            Part("SES endpoint (moto)", self._moto, then=self._verify_sender),
+            Part("SES and S3 (moto)", self._moto, then=self._prepare_aws),
             Part("network simulator", self._simulator()),
             Part("notification sandbox", self._sandbox()),
             Part("database schema", after=("PostgreSQL",), then=self._one_shot(Zone.DATABASE_SETUP, "database")),
             Part("HSM token and keys", then=self._create_token),
             Part("fraud model", then=self._require_model),
-            self._worker(Zone.PAYMENTS, "database schema", "Valkey", "fraud model"),
+            self._worker(Zone.PAYMENTS, "database schema", "Valkey", "fraud model", "SES and S3 (moto)"),
             self._worker(Zone.VAULT, "database schema", "Valkey", "HSM token and keys"),
             self._worker(Zone.NETWORK, "database schema", "network simulator"),
-            self._worker(Zone.NOTIFY, "database schema", "SES endpoint (moto)", "notification sandbox"),
+            self._worker(Zone.NOTIFY, "database schema", "SES and S3 (moto)", "notification sandbox"),
             Part("codec server", self._codec_server(), after=("database schema",)),
-            Part("API", self._api(), after=("database schema", "Valkey", "Temporal", "HSM token and keys")),
+            Part(
+                "API",
+                self._api(),
+                after=("database schema", "Valkey", "Temporal", "HSM token and keys", "SES and S3 (moto)"),
+            ),
         ]
 
     def _program(
@@ -162,8 +167,11 @@ class Blueprint:
     async def _create_database(self) -> None:
         await self._postgres.create_database(DATABASE)
 
+    async def _prepare_aws(self) -> None:
+        """moto keeps identities and buckets in memory, so this follows each of its starts."""
+        await asyncio.gather(self._verify_sender(), self._run(Zone.DOCUMENT_SETUP, "embedded.provision", "bucket"))
+
     async def _verify_sender(self) -> None:
-        """moto keeps its identities in memory, so this follows each of its starts."""
 
         def verify() -> None:
             boto3.client(
@@ -257,7 +265,11 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_NOTIFY_SES_SENDER": _SES_SENDER,
         "DURAPAY_NOTIFY_SES_ACCESS_KEY_ID": state.secret("ses_access_key_id"),
         "DURAPAY_NOTIFY_SES_SECRET_ACCESS_KEY": state.secret("ses_secret_access_key"),
-        "DURAPAY_NOTIFY_SES_ENDPOINT": f"http://{LOOPBACK}:{ports['ses']}",
+        "DURAPAY_NOTIFY_SES_ENDPOINT": f"http://{LOOPBACK}:{ports['aws']}",
+        "DURAPAY_DOCUMENTS_REGION": _DOCUMENTS_REGION,
+        "DURAPAY_DOCUMENTS_ACCESS_KEY_ID": state.secret("documents_access_key_id"),
+        "DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY": state.secret("documents_secret_access_key"),
+        "DURAPAY_DOCUMENTS_ENDPOINT": f"http://{LOOPBACK}:{ports['aws']}",
     }
 
 

@@ -23,6 +23,8 @@ _SECRETS = {
     "DURAPAY_NOTIFY_TWILIO_AUTH_TOKEN": "twilio_auth_token",
     "DURAPAY_NOTIFY_SES_ACCESS_KEY_ID": "ses_access_key_id",
     "DURAPAY_NOTIFY_SES_SECRET_ACCESS_KEY": "ses_secret_access_key",
+    "DURAPAY_DOCUMENTS_ACCESS_KEY_ID": "documents_access_key_id",
+    "DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY": "documents_secret_access_key",
     "DURAPAY_SIMULATOR_CONTROL_TOKEN": "simulator_control_token",
     "DURAPAY_SIMULATOR_FINGERPRINT_KEY": "simulator_fingerprint_key",
     "DURAPAY_SANDBOX_CONTROL_TOKEN": "sandbox_control_token",

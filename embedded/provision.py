@@ -1,8 +1,9 @@
-"""What must be there before the first payment: `python -m embedded.provision database|token|search-attributes`.
+"""What must be there before the first payment: `python -m embedded.provision database|token|search-attributes|bucket`.
 
 `database` brings the schema to the newest version. `token` makes the HSM token and its keys (the key ceremony) and
 prints the keys' check values. `search-attributes` registers what workflows are found by; the dev server knows them from
-its start, a cluster must be told. All of them change nothing the second time.
+its start, a cluster must be told. `bucket` makes the bucket of documents, closed to the public. All of them change
+nothing the second time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 
-from config.settings import DatabaseSettings, HsmSettings, TemporalSettings
+from config.settings import DatabaseSettings, DocumentSettings, HsmSettings, TemporalSettings
+from documents.storage import Bucket, DocumentStorage
 from embedded.softhsm import create_token
 from store.migrate import migrate
 from temporal import search_attributes
@@ -63,7 +65,22 @@ async def _register(settings: TemporalSettings) -> None:
     await asyncio.sleep(0.5)
 
 
-_STEPS = {"database": database, "token": token, "search-attributes": register_search_attributes}
+def bucket() -> None:
+    asyncio.run(_create_bucket(DocumentSettings()))
+
+
+async def _create_bucket(settings: DocumentSettings) -> None:
+    storage = DocumentStorage(Bucket.of(settings))
+    await storage.create_bucket()
+    await storage.close()
+
+
+_STEPS = {
+    "database": database,
+    "token": token,
+    "search-attributes": register_search_attributes,
+    "bucket": bucket,
+}
 
 if __name__ == "__main__":
     _STEPS[sys.argv[1]]()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import pwd
 import secrets
@@ -38,6 +39,7 @@ from embedded.processes import (
 from temporal import search_attributes
 
 _POSTGRES_OS_USER = "embedded_postgres"
+_REPLAY_TIMEOUT_SECONDS = 120
 _CHECK_TIMEOUT_SECONDS = 2
 
 
@@ -366,10 +368,15 @@ class Temporal:
 
 
 class Moto:
-    """moto in server mode: the endpoint of Amazon SES for this machine."""
+    """moto in server mode: the endpoint of Amazon SES and S3 for this machine.
 
-    def __init__(self, *, log: Path, port: int | None = None) -> None:
+    moto keeps all in memory. With `data` it writes down what it is asked, and is asked again for what S3 kept when it
+    starts the next time: documents outlive a restart, e-mails that were sent do not.
+    """
+
+    def __init__(self, *, log: Path, port: int | None = None, data: Path | None = None) -> None:
         self._log = log
+        self._recording = data / "requests.jsonl" if data is not None else None
         self._port = port
         self._process: Process | None = None
 
@@ -386,9 +393,15 @@ class Moto:
     async def start(self) -> None:
         self._port = claim(self._port, "moto")
         argv: list[str | Path] = [binary("moto_server"), "-H", LOOPBACK, "-p", str(self._port)]
-        self._process = Process("moto", argv, log=self._log)
+        environment = base_environment()
+        if self._recording is not None:
+            await asyncio.to_thread(_keep_object_writes, self._recording)
+            environment |= {"MOTO_ENABLE_RECORDING": "1", "MOTO_RECORDER_FILEPATH": str(self._recording)}
+        self._process = Process("moto", argv, log=self._log, env=environment)
         await self._process.start()
         await self._process.until_healthy(self._is_ours)
+        if self._recording is not None:
+            await self._replay()
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -398,6 +411,25 @@ class Moto:
         if self._port is None or not listens(self.process.pid, self._port):
             return False
         return await answers(f"{self.endpoint}/moto-api/data.json")
+
+    async def _replay(self) -> None:
+        # The port may be another one than when the requests were written down.
+        target = {"target_host": self.endpoint}
+        async with httpx.AsyncClient(timeout=_REPLAY_TIMEOUT_SECONDS, trust_env=False) as client:
+            answer = await client.post(f"{self.endpoint}/moto-api/recorder/replay-recording", json=target)
+        if answer.status_code != httpx.codes.OK:
+            raise ServerFailed(f"moto did not take what it had kept: {answer.status_code}")
+
+
+def _keep_object_writes(recording: Path) -> None:
+    """Of the requests that moto wrote down, those stay that made or removed something in S3."""
+    recording.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    recording.touch(mode=0o600)
+    draft = recording.with_suffix(".draft")
+    with recording.open() as written, draft.open("w") as kept:
+        draft.chmod(0o600)
+        kept.writelines(line for line in written if json.loads(line)["method"] in ("PUT", "DELETE"))
+    draft.replace(recording)
 
 
 class PythonModule:

@@ -31,7 +31,7 @@ PORTS: Mapping[str, int | None] = {
     "codec_server": 8234,
     "database": None,
     "redis": None,
-    "ses": None,
+    "aws": None,
     "network": None,
     "network_control": None,
     "sandbox": None,
@@ -73,12 +73,15 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "jwt_private_key": lambda: _pem(ec.generate_private_key(ec.SECP256R1())),
     "step_up_secret": lambda: _base64(secrets.token_bytes(32)),
     "simulator_control_token": lambda: secrets.token_urlsafe(24),
+    "clearing_token": lambda: secrets.token_urlsafe(24),
     "simulator_fingerprint_key": lambda: secrets.token_hex(32),
     "sandbox_control_token": lambda: secrets.token_urlsafe(24),
     "twilio_account_sid": lambda: f"AC{secrets.token_hex(16)}",
     "twilio_auth_token": lambda: secrets.token_hex(16),
     "ses_access_key_id": lambda: f"AKIA{secrets.token_hex(8).upper()}",
     "ses_secret_access_key": lambda: secrets.token_urlsafe(30),
+    "documents_access_key_id": lambda: f"AKIA{secrets.token_hex(8).upper()}",
+    "documents_secret_access_key": lambda: secrets.token_urlsafe(30),
 }
 
 

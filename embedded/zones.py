@@ -17,6 +17,8 @@ from config.settings import (
     CodecServerSettings,
     CodecSettings,
     DatabaseSettings,
+    DisputeSettings,
+    DocumentSettings,
     FraudSettings,
     HsmSettings,
     NetworkSettings,
@@ -43,6 +45,7 @@ class Zone(StrEnum):
     DATABASE_SETUP = "database-setup"
     TOKEN_SETUP = "token-setup"  # noqa: S105 - a zone
     TEMPORAL_SETUP = "temporal-setup"
+    DOCUMENT_SETUP = "document-setup"
     SIMULATOR = "simulator"
     SANDBOX = "sandbox"
 
@@ -55,6 +58,8 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         CodecSettings,
         FraudSettings,
         StepUpSettings,
+        DocumentSettings,
+        DisputeSettings,
     ),
     Zone.VAULT: (DatabaseSettings, RedisSettings, TemporalSettings, CodecSettings, HsmSettings, SealingSettings),
     Zone.NETWORK: (
@@ -73,12 +78,14 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         CodecSettings,
         HsmSettings,
         SealingSettings,
+        DocumentSettings,
         ApiSettings,
     ),
     Zone.CODEC_SERVER: (DatabaseSettings, CodecSettings, CodecServerSettings),
     Zone.DATABASE_SETUP: (DatabaseSettings,),
     Zone.TOKEN_SETUP: (HsmSettings,),
     Zone.TEMPORAL_SETUP: (TemporalSettings,),
+    Zone.DOCUMENT_SETUP: (DocumentSettings,),
     Zone.SIMULATOR: (SimulatorSettings,),
     Zone.SANDBOX: (SandboxSettings,),
 }

@@ -1,4 +1,4 @@
-"""Reading what disputes' workflows wrote."""
+"""Reading what disputes' workflows wrote. A dispute and its files are read by one statement, so they fit together."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import ColumnElement, literal_column, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.models.disputes import Dispute, DisputeFile
+from store.models.disputes import Dispute
 from store.queries import PageRequest, Row
 
 
@@ -25,8 +26,19 @@ class DisputeFilter:
     created_lt: datetime | None = None
 
 
+# `files`: the rows of `platform.dispute_files` as JSON objects, the oldest first.
+_COLUMNS = (
+    *Dispute.__table__.columns,
+    literal_column(
+        "(SELECT coalesce(jsonb_agg(to_jsonb(file) ORDER BY file.created_at, file.id), '[]')"
+        " FROM platform.dispute_files AS file WHERE file.dispute_id = platform.disputes.id)",
+        JSONB,
+    ).label("files"),
+)
+
+
 async def find_dispute(connection: AsyncConnection, dispute_id: str) -> Row | None:
-    query = select(*Dispute.__table__.columns).where(Dispute.id == dispute_id)
+    query = select(*_COLUMNS).where(Dispute.id == dispute_id)
     return (await connection.execute(query)).mappings().one_or_none()
 
 
@@ -34,7 +46,7 @@ async def list_disputes(
     connection: AsyncConnection, wanted: DisputeFilter, page: PageRequest
 ) -> tuple[Sequence[Row], bool]:
     """One page, newest first, and whether there are more. A cursor outside the filter gives an empty page."""
-    query = select(*Dispute.__table__.columns).where(*_conditions(wanted))
+    query = select(*_COLUMNS).where(*_conditions(wanted))
     backwards = page.ending_before is not None
     cursor_id = page.starting_after or page.ending_before
     if cursor_id is not None:
@@ -65,26 +77,3 @@ def _conditions(wanted: DisputeFilter) -> list[ColumnElement[bool]]:
     if wanted.created_lt is not None:
         conditions.append(Dispute.created_at < wanted.created_lt)
     return conditions
-
-
-async def list_files(connection: AsyncConnection, dispute_id: str) -> Sequence[Row]:
-    """The files of a dispute's evidence, the oldest first."""
-    query = (
-        select(*DisputeFile.__table__.columns)
-        .where(DisputeFile.dispute_id == dispute_id)
-        .order_by(DisputeFile.created_at, DisputeFile.id)
-    )
-    return (await connection.execute(query)).mappings().all()
-
-
-async def files_of(connection: AsyncConnection, dispute_ids: Sequence[str]) -> dict[str, list[Row]]:
-    """The files of several disputes, by dispute, the oldest first."""
-    query = (
-        select(*DisputeFile.__table__.columns)
-        .where(DisputeFile.dispute_id.in_(dispute_ids))
-        .order_by(DisputeFile.created_at, DisputeFile.id)
-    )
-    found: dict[str, list[Row]] = {identifier: [] for identifier in dispute_ids}
-    for row in (await connection.execute(query)).mappings():
-        found[row["dispute_id"]].append(row)
-    return found

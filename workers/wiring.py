@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +13,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
+from activities.disputes import DisputeActivities
 from activities.ledger import LedgerActivities
 from activities.network import NetworkActivities
 from activities.notify import NotifyActivities
@@ -21,6 +23,8 @@ from activities.step_up import StepUpActivities
 from activities.vault import VaultActivities
 from config.settings import (
     DatabaseSettings,
+    DisputeSettings,
+    DocumentSettings,
     FraudSettings,
     HsmSettings,
     NetworkSettings,
@@ -31,12 +35,15 @@ from config.settings import (
     TemporalSettings,
     UnsealingSettings,
 )
+from documents.evidence import EvidenceArchive
+from documents.storage import Bucket, DocumentStorage
 from domain.ids import payment_workflow_id
 from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
 from fraud.model import load_model
 from ledger.books import PaymentBooks
+from ledger.dispute_books import DisputeBooks
 from network.gateway import NetworkGateway
 from network.link import NetworkLink
 from notify.channels import Channel
@@ -78,9 +85,18 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
             LedgerActivities(books).record,
             StepUpActivities(codes).verify,
             PaymentMethodActivities(engine).activate,
+            *_disputes(engine, stack),
         ],
         build_id,
     )
+
+
+def _disputes(engine: AsyncEngine, stack: AsyncExitStack) -> list[Callable[..., Any]]:
+    documents = DocumentStorage(Bucket.of(DocumentSettings()))
+    stack.push_async_callback(documents.close)
+    books = DisputeBooks(engine, DisputeSettings().fees_minor)
+    disputes = DisputeActivities(books, EvidenceArchive(engine, documents))
+    return [disputes.open, disputes.record, disputes.note, disputes.freeze]
 
 
 async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:

@@ -26,6 +26,7 @@ OWNERS = {
     "hsm_so_pin": set(),
     "twilio_auth_token": {"notify worker", "notification sandbox"},
     "ses_secret_access_key": {"notify worker"},
+    "documents_secret_access_key": {"payments worker", "API"},
     "simulator_control_token": {"network simulator"},
 }
 

@@ -34,7 +34,7 @@ LATE_ANSWER_SECONDS = 2.5
 WAIT_SECONDS = 5
 
 # Started by the run's own keepers; here they are only set up.
-_SHARED_PARTS = frozenset({"PostgreSQL", "Valkey", "Temporal", "SES endpoint (moto)"})
+_SHARED_PARTS = frozenset({"PostgreSQL", "Valkey", "Temporal", "SES and S3 (moto)"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class _OnSharedServers(Blueprint):
         temporal = shared_server("temporal")["address"]
         moto = shared_server("moto")["endpoint"]
         shared = {"database": database.port, "temporal": int(temporal.rpartition(":")[2])}
-        shared |= {"redis": urlsplit(valkey).port, "ses": urlsplit(moto).port}
+        shared |= {"redis": urlsplit(valkey).port, "aws": urlsplit(moto).port}
         self._name = name
         # The blueprint logs in at PostgreSQL with the folder's secret.
         state.keep_secret("database_password", database.password or "")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from config.settings import ApiSettings
 from embedded import compose_env
 from embedded.state import ROOT
 from embedded.zones import SETTINGS, Zone, variables
@@ -241,10 +242,31 @@ def test_the_image_runs_as_an_ordinary_user_from_locked_dependencies() -> None:
 
 def test_kong_routes_what_the_api_serves_and_never_repeats_a_request() -> None:
     kong = yaml.safe_load((ROOT / "deploy/compose/kong.yml").read_text())
-    (service,) = kong["services"]
-    assert service["url"] == "http://api:8000"
-    assert service["retries"] == 0
+    services = {service["name"]: service for service in kong["services"]}
+    assert {name: service["url"] for name, service in services.items()} == {
+        "api": "http://api:8000",
+        "documents": "http://aws:5000",
+    }
+    assert services["api"]["retries"] == 0
     assert {plugin["name"] for plugin in kong["plugins"]} == {"rate-limiting", "request-size-limiting"}
+
+
+def test_kong_lets_a_file_of_evidence_in_and_single_files_out() -> None:
+    kong = yaml.safe_load((ROOT / "deploy/compose/kong.yml").read_text())
+    routes = {route["name"]: route for service in kong["services"] for route in service["routes"]}
+    (limit,) = routes["evidence"]["plugins"]
+    assert limit["config"]["allowed_payload_size"] * 1_000_000 > ApiSettings.model_fields["max_upload_bytes"].default
+    assert routes["evidence"]["methods"] == ["POST"]
+    assert routes["files"]["methods"] == ["GET"]
+    (path,) = routes["files"]["paths"]
+    assert re.search(path.removeprefix("~"), "/durapay-evidence/disputes/dp_1/file_1")
+    for other in ("/durapay-evidence", "/durapay-evidence/", "/durapay-evidence/disputes/dp_1/manifest-1.json"):
+        assert not re.search(path.removeprefix("~"), other)
+
+
+def test_evidence_is_reached_by_those_alone_who_keep_read_or_hand_it_out(services: dict[str, dict[str, Any]]) -> None:
+    assert _who_is_in("documents", services) == {"api", "worker-payments", "kong", "aws"}
+    assert _who_has("DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY", services) == {"api", "worker-payments"}
 
 
 def _who_has(variable: str, services: dict[str, dict[str, Any]]) -> set[str]:

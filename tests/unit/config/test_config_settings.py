@@ -11,6 +11,8 @@ from config.settings import (
     ApiSettings,
     CodecSettings,
     DatabaseSettings,
+    DisputeSettings,
+    DocumentSettings,
     HsmSettings,
     NetworkSettings,
     SealingSettings,
@@ -18,6 +20,7 @@ from config.settings import (
     StepUpSettings,
     UnsealingSettings,
 )
+from domain.currency import Currency
 
 KEY, OTHER = base64.b64encode(bytes(range(32))).decode(), base64.b64encode(bytes(32)).decode()
 CLASSES = [
@@ -162,3 +165,37 @@ def test_secrets_are_not_in_a_settings_repr(monkeypatch: pytest.MonkeyPatch) -> 
         assert secret not in repr(settings)
         assert secret not in str(settings)
         assert repr(bytes(range(32)))[2:20] not in repr(settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- disputes
+
+
+@pytest.mark.parametrize(
+    ("given", "fees"),
+    [
+        ("", {}),
+        ("USD:1500", {Currency.USD: 1500}),
+        (" USD:1500 , JPY:2000,", {Currency.USD: 1500, Currency.JPY: 2000}),
+    ],
+)
+def test_the_fee_of_a_lost_dispute_is_said_by_currency(
+    monkeypatch: pytest.MonkeyPatch, given: str, fees: dict[Currency, int]
+) -> None:
+    monkeypatch.setenv("DURAPAY_DISPUTES_FEES_MINOR", given)
+    assert DisputeSettings().fees_minor == fees
+
+
+@pytest.mark.parametrize("given", ["1500", "USD", "USD:x", "USD:-1", "USD:1.5", "XXQ:1", "USD:1,USD:2"])
+def test_a_fee_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("DURAPAY_DISPUTES_FEES_MINOR", given)
+    assert "DURAPAY_DISPUTES_FEES_MINOR" in _refused(DisputeSettings)
+
+
+def test_without_a_setting_a_lost_dispute_costs_its_amount_alone() -> None:
+    assert DisputeSettings().fees_minor == {}
+
+
+def test_the_storages_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DURAPAY_DOCUMENTS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY", "hush-hush")
+    assert "hush-hush" not in repr(DocumentSettings())

@@ -23,6 +23,14 @@ def test_only_the_api_can_sign_sessions() -> None:
     assert {zone for zone in Zone if "DURAPAY_API_JWT_PRIVATE_KEY" in variables(zone)} == {Zone.API}
 
 
+def test_only_api_and_payments_worker_reach_the_documents() -> None:
+    assert {zone for zone in Zone if "DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY" in variables(zone)} == {
+        Zone.API,
+        Zone.PAYMENTS,
+        Zone.DOCUMENT_SETUP,
+    }
+
+
 def test_the_simulated_network_shares_nothing_with_the_platform() -> None:
     for zone in set(Zone) - {Zone.SIMULATOR}:
         assert not variables(zone) & variables(Zone.SIMULATOR)
