@@ -1,8 +1,26 @@
 """The books of a payment: its row, its ledger entries and its event change together or not at all.
 
-Accounts, per currency: `network:receivable` is what the card network owes us, `merchant:…:payable` what we owe a
-merchant, `suspense` what nobody can vouch for yet. A hold is a pending transfer from the first to the second; while a
-payment is in doubt it stands against suspense instead.
+What each event posts, in accounts of the payment's currency (`ledger.accounts`):
+
+| event | debit | credit | amount | code |
+|---|---|---|---|---|
+| opening (not blocked): pending, the hold | `network:receivable` | `merchant:…:payable` | asked for | `hold` |
+| `authorized` for all of it: nothing, the hold stands | | | | |
+| `authorized` for less, or out of doubt, `increased`: what stands is voided, pending anew | `network:receivable` | \
+`merchant:…:payable` | authorized | `hold` |
+| `doubted`: what stands is voided, pending instead | `network:receivable` | `suspense` | asked for | `in_doubt` |
+| `captured`: of the hold is posted; if final, the rest is released | `network:receivable` | `merchant:…:payable` | \
+captured | `hold` |
+| `sold`: as `authorized` and a final `captured` | | | | `hold` |
+| a fee with each capture, if there is one | `merchant:…:payable` | `fees:platform` | the fee | `platform_fee` |
+| `declined`, `blocked`, `canceled`, `step_up_failed`, `review_rejected`, `reversed`, `never_sent`, `voided`, \
+`expired`: what stands is voided | | | | |
+| `refund_reserved`: pending | `merchant:…:payable` | `network:receivable` | refunded | `refund` |
+| `refund_succeeded`: that is posted; `refund_failed`: that is voided | | | | `refund` |
+| `refund_returned` | `network:receivable` | `merchant:…:payable` | refunded | `refund_returned` |
+| the others: nothing | | | | |
+
+So a merchant is owed what was captured less the fees. The platform keeps its fee when a payment is refunded.
 """
 
 from __future__ import annotations
@@ -18,12 +36,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.errors import DurapayError
 from domain.ids import EVENT, derived_id
+from domain.money import Money
 from domain.payments import PaymentEvent
 from domain.records import Opened, PaymentChange, PaymentOpening, Recorded, RefundRecord
 from domain.risk import RiskAction, RiskDecision
-from ledger.accounts import payable, receivable, suspense
+from ledger.accounts import payable, platform_fees, receivable, suspense
 from ledger.errors import refusal_in
-from ledger.transfers import OpenAccount, Pending, PostPending, Step, VoidPending, as_json
+from ledger.fees import NO_FEE, PlatformFee
+from ledger.transfers import OpenAccount, Pending, Post, PostPending, Step, VoidPending, as_json
 
 
 class OutOfOrder(DurapayError):
@@ -33,7 +53,8 @@ class OutOfOrder(DurapayError):
 class PaymentBooks:
     """Every method is one transaction in one round trip, and may be called again: then it changes nothing."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, fee: PlatformFee = NO_FEE) -> None:
+        self._fee = fee
         # Each call is one statement, and one statement is a transaction of its own: BEGIN and COMMIT would be two more
         # round trips.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -79,7 +100,7 @@ class PaymentBooks:
             ValueError: there is no change, or they are not consecutive changes of one payment.
             OutOfOrder, ledger.errors.LedgerError: as `record`.
         """
-        flowing, chain, standing_hold = _flow(changes)
+        flowing, chain, standing_hold = _flow(changes, self._fee)
         if not await self._call(_RECORD, _change_document(flowing, chain)):
             missing = await self._not_recorded(flowing)
             if len(missing) == len(flowing):
@@ -126,7 +147,7 @@ class PaymentBooks:
         return missing
 
 
-def _flow(changes: Sequence[PaymentChange]) -> tuple[list[PaymentChange], list[Step], str | None]:
+def _flow(changes: Sequence[PaymentChange], fee: PlatformFee) -> tuple[list[PaymentChange], list[Step], str | None]:
     """The changes with the hold that stands before each, the chain of all their entries, and the hold after them."""
     if not changes:
         raise ValueError("there is no change to record")
@@ -137,12 +158,12 @@ def _flow(changes: Sequence[PaymentChange]) -> tuple[list[PaymentChange], list[S
         if (change.payment_id, change.version) != (changes[0].payment_id, version):
             raise ValueError("only consecutive changes of one payment are recorded together")
         flowing.append(dataclasses.replace(change, standing_hold=held))
-        steps, held = entries(flowing[-1])
+        steps, held = entries(flowing[-1], fee)
         chain += steps
     return flowing, chain, held
 
 
-def entries(change: PaymentChange) -> tuple[list[Step], str | None]:
+def entries(change: PaymentChange, fee: PlatformFee = NO_FEE) -> tuple[list[Step], str | None]:
     """The ledger's side of an event: the chain of transfers, and the hold that stands after it.
 
     Each transfer's id is derived from the payment and its version, so an event posts once.
@@ -173,25 +194,45 @@ def entries(change: PaymentChange) -> tuple[list[Step], str | None]:
             # Approved for less than was held, or out of doubt: the hold is made anew for what stands.
             pending = Pending(f"{effect}:hold", owed.id, owes.id, change.amount_minor, currency, "hold", reference)
             return [*release, owed, owes, pending], pending.id
+        case PaymentEvent.INCREASED:
+            total = change.payment.amount_authorized_minor
+            pending = Pending(f"{effect}:hold", owed.id, owes.id, total, currency, "hold", reference)
+            return [*release, pending], pending.id
         case PaymentEvent.CAPTURED:
             assert held is not None
             post = PostPending(f"{effect}:capture", held, change.amount_minor, reference, final=change.final)
             left = change.payment.capturable_minor
-            return [post], held if left else None
+            return [post, *_fee_entries(change, fee)], held if left else None
         case PaymentEvent.SOLD if held == f"{change.payment_id}:hold" and (
             change.amount_minor == change.payment.money.amount_minor
         ):
-            return [PostPending(f"{effect}:capture", held, change.amount_minor, reference, final=True)], None
+            post = PostPending(f"{effect}:capture", held, change.amount_minor, reference, final=True)
+            return [post, *_fee_entries(change, fee)], None
         case PaymentEvent.SOLD:
             # Sold for less than was held, or out of doubt: what is taken is held anew, and posted.
             pending = Pending(f"{effect}:hold", owed.id, owes.id, change.amount_minor, currency, "hold", reference)
             post = PostPending(f"{effect}:capture", pending.id, change.amount_minor, reference, final=True)
-            return [*release, owed, owes, pending, post], None
-        case PaymentEvent.REFUND_RESERVED | PaymentEvent.REFUND_SUCCEEDED | PaymentEvent.REFUND_FAILED:
+            return [*release, owed, owes, pending, post, *_fee_entries(change, fee)], None
+        case (
+            PaymentEvent.REFUND_RESERVED
+            | PaymentEvent.REFUND_SUCCEEDED
+            | PaymentEvent.REFUND_FAILED
+            | PaymentEvent.REFUND_RETURNED
+        ):
             assert change.refund is not None
             return _refund_entries(change, change.refund, owed, owes), held
         case _:
             return [], held
+
+
+def _fee_entries(change: PaymentChange, fee: PlatformFee) -> list[Step]:
+    currency = change.payment.money.currency
+    amount = fee.of(Money(change.amount_minor, currency))
+    if amount == 0:
+        return []
+    owes, earned = payable(change.account_id, change.merchant_id, currency), platform_fees(currency)
+    identifier = f"{change.payment_id}:v{change.version}:fee"
+    return [earned, Post(identifier, owes.id, earned.id, amount, currency, "platform_fee", change.payment_id)]
 
 
 def _refund_entries(change: PaymentChange, refund: RefundRecord, owed: OpenAccount, owes: OpenAccount) -> list[Step]:
@@ -202,6 +243,9 @@ def _refund_entries(change: PaymentChange, refund: RefundRecord, owed: OpenAccou
             return [Pending(reserve, owes.id, owed.id, amount, currency, "refund", change.payment_id)]
         case PaymentEvent.REFUND_SUCCEEDED:
             return [PostPending(f"{refund.refund_id}:post", reserve, amount, change.payment_id, final=True)]
+        case PaymentEvent.REFUND_RETURNED:
+            returned = f"{refund.refund_id}:returned"
+            return [Post(returned, owed.id, owes.id, amount, currency, "refund_returned", change.payment_id)]
         case _:
             return [VoidPending(f"{refund.refund_id}:release", reserve, change.payment_id)]
 
@@ -239,18 +283,17 @@ WHERE subject_id = :subject AND subject_sequence = ANY (:versions)
 
 
 def _same(recorded: Row[Any], opening: PaymentOpening) -> bool:
-    return (
+    # An authorization may have grown since.
+    return recorded.amount_minor >= opening.money.amount_minor and (
         recorded.account_id,
         recorded.user_id,
         recorded.payment_method_id,
-        recorded.amount_minor,
         recorded.currency,
         recorded.merchant,
     ) == (
         opening.account_id,
         opening.user_id,
         opening.payment_method_id,
-        opening.money.amount_minor,
         opening.money.currency,
         dataclasses.asdict(opening.merchant),
     )

@@ -17,11 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.currency import Currency
 from domain.ids import REFUND, new_id
+from domain.money import Money
 from domain.payments import TRANSITIONS, PaymentEvent, PaymentStatus
 from domain.records import Opened, PaymentChange, Recorded
 from domain.risk import RiskAction, RiskDecision
+from ledger.accounts import platform_fees
 from ledger.books import OutOfOrder, PaymentBooks
 from ledger.errors import ExceedsPendingTransferAmount, LedgerError
+from ledger.fees import PlatformFee
 from store.engine import create_engine
 from tests.integration.books.support import NOW, Life, Shop, amounts
 
@@ -224,9 +227,10 @@ async def test_an_opening_can_be_looked_up_with_the_decision_that_was_recorded(s
     features = {"amount": 10.5, "whole": 3.0, "large": 1e22, "small": -1e-9}
     risk = RiskDecision(RiskAction.STEP_UP, 1.0, ("new_device", "far_away"), "r1", None, features, "model_missing")
     held = await shop.open(replace(shop.asked(), risk=risk))
-    blocked = await shop.open(replace(shop.asked(hold=False), risk=replace(risk, score=None)))
+    unscored = replace(risk, action=RiskAction.BLOCK, score=None)
+    blocked = await shop.open(replace(shop.asked(hold=False), risk=unscored))
     assert await shop.books.opened(held.id) == Opened(f"{held.id}:hold", risk)
-    assert await shop.books.opened(blocked.id) == Opened(None, replace(risk, score=None))
+    assert await shop.books.opened(blocked.id) == Opened(None, unscored)
     assert await shop.books.opened(shop.asked().payment_id) is None
 
 
@@ -238,6 +242,7 @@ async def test_another_payment_under_the_same_id_is_refused(shop: Shop) -> None:
         replace(life.opening, money=replace(life.opening.money, currency=Currency.EUR)),
         replace(life.opening, merchant=replace(life.opening.merchant, merchant_id="tea-1")),
         replace(life.opening, user_id="usr_other"),
+        replace(life.opening, account_id="acct_other"),
     ):
         with pytest.raises(OutOfOrder):
             await shop.books.open(other)
@@ -253,6 +258,12 @@ async def test_a_payment_that_is_judged_anew_keeps_its_first_decision(shop: Shop
     assert await shop.books.open(other) == Opened(life.standing_hold, life.opening.risk)
     assert await shop.everything(life) == before
     assert [each.kind for each in await shop.transfers(life)] == ["pending"] * first
+
+
+async def test_an_opening_that_comes_again_after_the_authorization_has_grown_is_the_same(shop: Shop) -> None:
+    life = await shop.in_state(S.AUTHORIZED)
+    await shop.record(life, E.INCREASED, 200)
+    assert await shop.books.open(life.opening) == Opened(f"{life.id}:hold", life.opening.risk)
 
 
 async def test_an_opening_that_comes_again_after_the_payment_went_on_names_what_was_opened(shop: Shop) -> None:
@@ -366,6 +377,39 @@ async def test_of_two_different_changes_at_once_exactly_one_is_recorded(shop: Sh
     assert sorted(type(answer).__name__ for answer in answers) == ["OutOfOrder", "Recorded"]
     assert len(await shop.events(life)) == 3
     assert await shop.violations() == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- fees
+
+
+FEE = PlatformFee(290, {Currency.USD: 30})
+
+
+async def _fees(shop: Shop, life: Life) -> list[tuple[str, str, int]]:
+    found = [each for each in await shop.transfers(life) if each.code == "platform_fee"]
+    assert {each.debit_account for each in found} <= {shop.account("payable")}
+    return [(each.id.removeprefix(f"{life.id}:"), each.credit_account, each.amount_minor) for each in found]
+
+
+async def test_each_capture_costs_its_fee_and_a_refund_does_not_bring_it_back(shop: Shop) -> None:
+    books = PaymentBooks(shop.engine, FEE)
+    life = await shop.in_state(S.AUTHORIZED)
+    for amount in (300, 500):
+        change = life.change(E.CAPTURED, amount, final=amount == 500)
+        life.went(change, (await books.record(change)).standing_hold)
+        assert await books.record(change) == Recorded(life.standing_hold)
+    refund_id = await shop.reserve(life, 800)
+    await shop.record(life, E.REFUND_SUCCEEDED, 800, refund_id=refund_id)
+    earned = platform_fees(Currency.USD).id
+    assert await _fees(shop, life) == [("v3:fee", earned, 39), ("v4:fee", earned, 45)]
+    assert await shop.violations() == []
+
+
+@pytest.mark.parametrize("sold", [1000, 400])
+async def test_a_sale_costs_the_fee_of_a_capture(shop: Shop, sold: int) -> None:
+    life = await shop.open()
+    await PaymentBooks(shop.engine, FEE).record(life.change(E.SOLD, sold))
+    assert await _fees(shop, life) == [("v2:fee", platform_fees(Currency.USD).id, FEE.of(Money(sold, Currency.USD)))]
 
 
 # ---------------------------------------------------------------------------------------------- several events at once

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.currency import Currency
-from ledger.queries import Violation, balance, check_invariants
+from ledger.invariants import Violation
+from ledger.queries import balance, check_invariants
 from ledger.transfers import Applied, Pending, Post, PostPending, Step, VoidPending, apply
 
 USD = Currency.USD

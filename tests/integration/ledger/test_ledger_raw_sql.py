@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ledger.transfers import apply
@@ -183,29 +186,130 @@ async def test_what_a_pending_transfer_fixed_is_taken_from_it_whatever_is_insert
     assert backdated is False
 
 
-async def test_a_role_that_may_only_call_apply_can_apply_and_nothing_else(books: Books) -> None:
-    role = f"ledger_{books.prefix}"
+# -------------------------------------------------------------------------------------------- a role of the application
+
+
+@asynccontextmanager
+async def role(books: Books, *grants: str) -> AsyncIterator[AsyncConnection]:
+    """A session of a role that is no superuser and owns nothing, with `grants` on the schema; gone at the end."""
+    name = f"ledger_{books.prefix}"
     async with books.engine.connect() as connection:
-        for statement in (
-            f"CREATE ROLE {role}",
-            f"GRANT USAGE ON SCHEMA ledger TO {role}",
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {role}",
-            f"GRANT EXECUTE ON FUNCTION ledger.apply TO {role}",
-            f"SET LOCAL ROLE {role}",
-        ):
-            await connection.execute(text(statement))
+        await connection.execute(text(f"CREATE ROLE {name}"))
+        await connection.execute(text(f"GRANT USAGE ON SCHEMA ledger TO {name}"))
+        await connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO {name}"))
+        for grant in grants:
+            await connection.execute(text(f"GRANT {grant} TO {name}"))
+        await connection.execute(text(f"GRANT CREATE, TEMPORARY ON DATABASE {await _database(connection)} TO {name}"))
+        await connection.execute(text(f"SET LOCAL ROLE {name}"))
+        yield connection
+        await connection.rollback()
+
+
+async def _database(connection: AsyncConnection) -> str:
+    return str(await connection.scalar(text("SELECT current_database()")))
+
+
+async def test_a_role_that_may_only_call_apply_can_apply_and_nothing_else(books: Books) -> None:
+    async with role(books, "EXECUTE ON FUNCTION ledger.apply") as connection:
         (applied,) = await apply(connection, [books.pay(1)])
         assert not applied.replayed
         for statement in (
             "INSERT INTO ledger.accounts (id, currency, code) VALUES ('x', 'USD', 'x')",
             "UPDATE ledger.accounts SET credits_posted = 0",
             "INSERT INTO ledger.transfers (id) VALUES ('x')",
+            "INSERT INTO ledger.batches (last_sequence) VALUES (1)",
+            "SELECT ledger.close_batch(1, '1 s')",
+            "SELECT ledger.refuse('x', 'x')",
+            "ALTER TABLE ledger.transfers DISABLE TRIGGER ALL",
+            "SET LOCAL session_replication_role = replica",
         ):
-            await _denied(connection, statement)
-        await connection.rollback()
+            await _denied(connection, statement, "permission denied|must be owner")
 
 
-async def _denied(connection: AsyncConnection, statement: str) -> None:
-    with pytest.raises(ProgrammingError, match="permission denied"):
+_EVERYTHING = "INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA ledger"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.accounts SET credits_posted = credits_posted + 1",
+        "UPDATE ledger.transfers SET amount_minor = 1",
+        "DELETE FROM ledger.transfers",
+        "TRUNCATE ledger.transfers",
+        "UPDATE ledger.holds SET remaining_minor = 1",
+        "DELETE FROM ledger.holds",
+        "INSERT INTO ledger.entries SELECT * FROM ledger.entries",
+        "UPDATE ledger.entries SET credits_posted = 1",
+        "DELETE FROM ledger.entries",
+        "TRUNCATE ledger.entries",
+        "INSERT INTO ledger.batches (last_sequence) SELECT max(sequence) FROM ledger.transfers",
+        "DELETE FROM ledger.batches",
+    ],
+)
+async def test_a_role_that_was_granted_every_write_can_only_add_transfers(books: Books, statement: str) -> None:
+    async with role(books, _EVERYTHING) as connection:
+        await connection.execute(text(_filled(books, insertion("('x', 'posted', 'wallet', 'shop', 400, 'USD')"))))
+        await _denied(connection, statement, FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "UPDATE ledger.accounts SET credits_posted = credits_posted + 1000 WHERE id = '{wallet}'",
+        "INSERT INTO ledger.holds (pending_id, remaining_minor) VALUES ('{prefix}:fund', 1000)",
+        "INSERT INTO ledger.entries SELECT account, at, position + 1, sequence, 0, 0, 0, 9 FROM ledger.entries",
+    ],
+)
+async def test_a_trigger_of_ones_own_is_not_taken_for_the_ledgers(books: Books, trick: str) -> None:
+    """It runs at a depth above 0, as the ledger's own do."""
+    async with role(books, _EVERYTHING) as connection:
+        for statement in (
+            "CREATE TEMPORARY TABLE bait (id integer)",
+            "CREATE FUNCTION pg_temp.strike() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN {_filled(books, trick)}; RETURN NULL; END $$",
+            "CREATE TRIGGER strike AFTER INSERT ON bait FOR EACH ROW EXECUTE FUNCTION pg_temp.strike()",
+        ):
+            await connection.execute(text(statement))
+        await _denied(connection, "INSERT INTO bait VALUES (1)", FORBIDDEN)
+
+
+async def test_an_operator_of_ones_own_is_not_taken_for_postgresqls(books: Books) -> None:
+    """A `>` that is never true would let a post take more than its hold."""
+    await books.apply(books.hold(600))
+    async with role(books, _EVERYTHING) as connection:
+        for statement in (
+            "CREATE SCHEMA evil",
+            "CREATE FUNCTION evil.never(bigint, bigint) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+            "CREATE OPERATOR evil.> (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.never)",
+            "CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+            " AS $$ SELECT timestamptz '1999-01-01' $$",
+            "SET LOCAL search_path = evil, pg_catalog",
+        ):
+            await connection.execute(text(statement))
+        assert await connection.scalar(text("SELECT 2::bigint > 1::bigint")) is False
+        too_much = _filled(books, second_phase("('x', 'post', 'hold', 601::bigint, true)"))
+        await _denied(connection, too_much, "exceeds_pending_transfer_amount")
+        await connection.execute(text(_filled(books, second_phase("('x', 'post', 'hold', 600::bigint, true)"))))
+        year = "SELECT extract(year FROM created_at) FROM ledger.transfers WHERE id = :id"
+        assert await connection.scalar(text(year), {"id": books.name("x")}) > 2000
+
+
+async def test_a_covered_transfer_that_is_inserted_by_hand_is_covered(books: Books) -> None:
+    covered = (
+        "INSERT INTO ledger.transfers"
+        " (id, kind, debit_account, credit_account, amount_minor, currency, code, reference, covered)"
+        " VALUES ('{prefix}:x', 'pending', '{shop}', '{bank}', 401, 'USD', 'payout', 'x', true)"
+    )
+    await books.apply(books.pay(400))
+    await refuse(books, covered, "exceeds_credits")
+    await books.execute(covered.replace("401", "400"))
+
+
+def _filled(books: Books, statement: str) -> str:
+    return statement.format(bank=books.bank, shop=books.shop, wallet=books.wallet, prefix=books.prefix)
+
+
+async def _denied(connection: AsyncConnection, statement: str, because: str) -> None:
+    with pytest.raises(DBAPIError, match=because):
         async with connection.begin_nested():
             await connection.execute(text(statement))
