@@ -189,6 +189,17 @@ def _amounts(value: object) -> object:
     return amounts
 
 
+class LedgerSettings(_Settings):
+    """What a capture costs the merchant: a share in basis points, and a fixed amount by currency in minor units."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_LEDGER_")
+
+    fee_basis_points: int = Field(default=0, ge=0, le=10_000)
+    fee_fixed_minor: Annotated[dict[Currency, Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_amounts)] = (
+        Field(default_factory=dict)
+    )
+
+
 class DisputeSettings(_Settings):
     """What a lost dispute costs the merchant, by currency, in minor units: nothing where a currency is not named."""
 

@@ -27,6 +27,7 @@ from config.settings import (
     DocumentSettings,
     FraudSettings,
     HsmSettings,
+    LedgerSettings,
     NetworkSettings,
     NotifySettings,
     RedisSettings,
@@ -44,6 +45,7 @@ from fraud.engine import FraudEngine
 from fraud.model import load_model
 from ledger.books import PaymentBooks
 from ledger.dispute_books import DisputeBooks
+from ledger.fees import PlatformFee
 from network.gateway import NetworkGateway
 from network.link import NetworkLink
 from notify.channels import Channel
@@ -75,7 +77,7 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
     engine, redis = _engine(stack), _redis(stack)
     model = load_model(FraudSettings().model_dir)
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
-    books = PaymentBooks(engine)
+    books = PaymentBooks(engine, _platform_fee())
     payments = PaymentActivities(FraudEngine(redis, model), books)
     return payments_worker(
         client,
@@ -89,6 +91,11 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
         ],
         build_id,
     )
+
+
+def _platform_fee() -> PlatformFee:
+    settings = LedgerSettings()
+    return PlatformFee(settings.fee_basis_points, settings.fee_fixed_minor)
 
 
 def _disputes(engine: AsyncEngine, stack: AsyncExitStack) -> list[Callable[..., Any]]:
