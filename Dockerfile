@@ -24,6 +24,7 @@ COPY fraud fraud
 COPY ledger ledger
 COPY network network
 COPY notify notify
+COPY settlement settlement
 COPY vault vault
 COPY activities activities
 COPY workflows workflows

@@ -141,6 +141,15 @@ class FraudSettings(_Settings):
     model_dir: Path = Path(__file__).parent.parent / "fraud" / "artifacts"
 
 
+class ClearingSettings(_Settings):
+    """The network's clearing service, and the bearer token that opens it."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CLEARING_")
+
+    url: str
+    token: SecretStr
+
+
 class NotifySettings(_Settings):
     """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
 

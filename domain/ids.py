@@ -23,6 +23,8 @@ API_KEY = "key"
 SESSION = "ses"
 MESSAGE = "msg"
 REQUEST = "req"
+BREAK = "brk"
+PAYOUT = "po"
 
 _RANDOM_BYTES = 15  # 120 bits, 24 characters of base32
 
@@ -61,6 +63,15 @@ def provisioning_workflow_id(token_id: str) -> str:
 
 def dispute_workflow_id(chargeback_id: str) -> str:
     return f"dispute/{chargeback_id}"
+
+
+def settlement_workflow_id(day: str | None) -> str:
+    """`day` in ISO 8601; None is whichever day was yesterday when the workflow starts."""
+    return f"settlement/{day or 'yesterday'}"
+
+
+def break_workflow_id(break_id: str) -> str:
+    return f"break/{break_id}"
 
 
 def _base32(raw: bytes) -> str:

@@ -105,6 +105,7 @@ class Blueprint:
             self._worker(Zone.VAULT, "database schema", "Valkey", "HSM token and keys"),
             self._worker(Zone.NETWORK, "database schema", "network simulator"),
             self._worker(Zone.NOTIFY, "database schema", "SES and S3 (moto)", "notification sandbox"),
+            self._worker(Zone.SETTLEMENT, "database schema", "network simulator"),
             Part("codec server", self._codec_server(), after=("database schema",)),
             Part(
                 "API",
@@ -244,6 +245,9 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_SIMULATOR_PORT": str(ports["network"]),
         "DURAPAY_SIMULATOR_CONTROL_PORT": str(ports["network_control"]),
         "DURAPAY_SIMULATOR_CONTROL_TOKEN": state.secret("simulator_control_token"),
+        "DURAPAY_SIMULATOR_CLEARING_TOKEN": state.secret("clearing_token"),
+        "DURAPAY_CLEARING_URL": f"http://{LOOPBACK}:{ports['network_control']}",
+        "DURAPAY_CLEARING_TOKEN": state.secret("clearing_token"),
         "DURAPAY_SIMULATOR_JOURNAL_FILE": str(state.data("simulator") / "journal.db"),
         "DURAPAY_SIMULATOR_IMK_AC": state.secret("imk_ac"),
         "DURAPAY_SIMULATOR_FINGERPRINT_KEY": state.secret("simulator_fingerprint_key"),

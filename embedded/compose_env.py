@@ -27,6 +27,7 @@ _SECRETS = {
     "DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY": "documents_secret_access_key",
     "DURAPAY_SIMULATOR_CONTROL_TOKEN": "simulator_control_token",
     "DURAPAY_SIMULATOR_FINGERPRINT_KEY": "simulator_fingerprint_key",
+    "DURAPAY_CLEARING_TOKEN": "clearing_token",
     "DURAPAY_SANDBOX_CONTROL_TOKEN": "sandbox_control_token",
 }
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from config.settings import (
     ApiSettings,
+    ClearingSettings,
     CodecServerSettings,
     CodecSettings,
     DatabaseSettings,
@@ -41,6 +42,7 @@ class Zone(StrEnum):
     VAULT = "vault"
     NETWORK = "network"
     NOTIFY = "notify"
+    SETTLEMENT = "settlement"
     API = "api"
     CODEC_SERVER = "codec-server"
     DATABASE_SETUP = "database-setup"
@@ -73,6 +75,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         UnsealingSettings,
     ),
     Zone.NOTIFY: (DatabaseSettings, TemporalSettings, CodecSettings, NotifySettings, StepUpSettings),
+    Zone.SETTLEMENT: (DatabaseSettings, TemporalSettings, CodecSettings, ClearingSettings),
     Zone.API: (
         DatabaseSettings,
         RedisSettings,

@@ -12,3 +12,4 @@ class TaskQueue(StrEnum):
     VAULT = "vault"
     NETWORK = "network"
     NOTIFY = "notify"
+    SETTLEMENT = "settlement"

@@ -137,6 +137,15 @@ class CaptureCleared:
 
 
 @dataclass(frozen=True, slots=True)
+class SettlementOrder:
+    """A day to settle (ISO 8601; None: the day before this one, UTC), from `stage` and `cursor` on."""
+
+    day: str | None = None
+    stage: str | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenProvisioning:
     token_id: str
 
@@ -155,6 +164,10 @@ class Resolution(StrEnum):
     REVERSED = "reversed"
     AUTHORIZED = "authorized"
     ACKNOWLEDGED = "acknowledged"
+    # Who bears a break of the settlement: we do, the merchant does, or the network with its next clearing.
+    WRITE_OFF = "write_off"
+    MERCHANT = "merchant"
+    NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,22 @@ DOCUMENT_CALL = CallOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
 )
 
+# A page of a day's settlement; the network may close its day hours after ours has ended.
+SETTLEMENT_STAGE = CallOptions(
+    task_queue=TaskQueue.SETTLEMENT,
+    start_to_close_timeout=timedelta(minutes=5),
+    schedule_to_close_timeout=timedelta(hours=12),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5)),
+)
+
+# Asked whether a break has healed, one try is enough: the step itself tries again later.
+BREAK_CHECK = CallOptions(
+    task_queue=TaskQueue.SETTLEMENT,
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    retry_policy=RetryPolicy(maximum_attempts=1),
+)
+
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)
 # Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.

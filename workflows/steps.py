@@ -50,6 +50,8 @@ class DurableSteps:
         self._steps: dict[str, _Step] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._shown_attention: str | None = None
+        # By step: the two operators who forced its outcome, and the second one's reason.
+        self._resolved_by: dict[str, tuple[str, str, str]] = {}
 
     @named_update("retry")
     async def retry(self, request: RetryRequest) -> None:
@@ -73,6 +75,7 @@ class DurableSteps:
         if step.proposal.operator == request.operator:
             return ResolveResult(applied=False)
         step.resolution = request.outcome
+        self._resolved_by[request.step] = (step.proposal.operator, request.operator, request.reason)
         return ResolveResult(applied=True)
 
     @resolve.validator

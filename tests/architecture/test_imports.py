@@ -12,7 +12,7 @@ import pytest
 from importlinter import cli
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICES = {"vault", "fraud", "network", "ledger", "notify", "documents"}
+SERVICES = {"vault", "fraud", "network", "ledger", "notify", "documents", "settlement"}
 
 
 def _contracts() -> configparser.ConfigParser:

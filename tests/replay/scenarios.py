@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,15 +13,18 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
 from domain.ids import refund_workflow_id
-from domain.network import LateAnswer
+from domain.network import LateAnswer, SealedCredential
 from domain.outcomes import Acknowledged, DoubtReason, NeverSent, Reversed, Unknown
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
 from tests.support.world import CODES, NOW, Fault, World, approved, declined
 from workflows.messages import (
+    CaptureCleared,
     CaptureRequest,
+    IncrementRequest,
     RefundRequest,
+    RefundReturned,
     Resolution,
     ResolveRequest,
     RetryRequest,
@@ -262,7 +266,45 @@ async def _refund(stage: Stage) -> None:
     assert snapshot.status is not RefundStatus.PENDING
 
 
+async def increased_and_captured(stage: Stage) -> None:
+    await stage.world.pay()
+    stage.world.outside.increment.then(approved(200), declined("51"), Unknown(DoubtReason.TIMEOUT))
+    handle = stage.world.handle
+    await handle.execute_update(PaymentWorkflow.increment, IncrementRequest(200))
+    for _ in range(2):
+        with contextlib.suppress(WorkflowUpdateFailedError):
+            await handle.execute_update(PaymentWorkflow.increment, IncrementRequest(300))
+    await handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    await stage.skip(WINDOWS)
+
+
+async def sale_in_doubt(stage: Stage) -> None:
+    stage.world.outside.authorize.then(Unknown(DoubtReason.TIMEOUT))
+    await stage.world.pay(capture_method=CaptureMethod.AUTOMATIC)
+
+
+async def credential_renewed(stage: Stage) -> None:
+    stage.world.outside.authorize.then(Fault("CredentialExpired", final=True), approved())
+    early = SealedCredential("tok_test", "early.box", "early")
+    await stage.world.pay(credential=early, requested_at=await stage.environment.get_current_time())
+    await stage.skip(WINDOWS)
+
+
+async def refund_returned_and_settled(stage: Stage) -> None:
+    await _refund(stage)
+    handle = stage.world.handle
+    await handle.signal(PaymentWorkflow.refund_returned, RefundReturned(stage.refund_id, "account_closed"))
+    cleared = CaptureCleared(f"{stage.world.request.payment_id}:authorize:1", 1050, "2026-11-22")
+    await handle.signal(PaymentWorkflow.capture_cleared, cleared)
+    await stage.world.until_status(PaymentStatus.SETTLED)
+    await stage.skip(WINDOWS)
+
+
 PAYMENTS: tuple[Scenario, ...] = (
+    increased_and_captured,
+    sale_in_doubt,
+    credential_renewed,
+    refund_returned_and_settled,
     automatic_capture,
     manual_capture_and_partial_refund,
     approved_for_less,

@@ -21,13 +21,22 @@ OWNERS = {
     "unsealing_private_key": {"network worker"},
     "jwt_private_key": {"API"},
     "step_up_secret": {"payments worker", "notify worker"},
-    "codec_key": {"payments worker", "vault worker", "network worker", "notify worker", "API", "codec server"},
+    "codec_key": {
+        "payments worker",
+        "vault worker",
+        "network worker",
+        "notify worker",
+        "settlement worker",
+        "API",
+        "codec server",
+    },
     "imk_ac": {"network simulator"},
     "hsm_so_pin": set(),
     "twilio_auth_token": {"notify worker", "notification sandbox"},
     "ses_secret_access_key": {"notify worker"},
     "documents_secret_access_key": {"payments worker", "API"},
     "simulator_control_token": {"network simulator"},
+    "clearing_token": {"network simulator", "settlement worker"},
 }
 
 

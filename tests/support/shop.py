@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import httpx
@@ -177,6 +178,23 @@ class Network:
     async def clear_faults(self) -> None:
         (await self._http.delete("/faults")).raise_for_status()
 
+    async def business_day(self, payment_id: str) -> date | None:
+        """The day of the network's clearing to which the payment belongs, once it is known."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(_DAY, {"payment": payment_id})
+            day: date | None = rows.scalar_one()
+            return day
+
+    async def close_day(self, day: date) -> None:
+        (await self._http.post(f"/clearing/{day}/close")).raise_for_status()
+
+    async def falsify(self, day: date, payment_id: str, kind: str, **content: Any) -> None:
+        """Makes the payment's record in the file of `day` wrong."""
+        async with self._engine.connect() as connection:
+            rrn = (await connection.execute(_RRNS, {"payment": payment_id})).scalars().first()
+        wrong = {"kind": kind, "rrn": rrn} | content
+        (await self._http.post(f"/clearing/{day}/breaks", json=wrong)).raise_for_status()
+
     async def close(self) -> None:
         await self._http.aclose()
 
@@ -212,3 +230,6 @@ class Sandbox:
 async def count(connection: AsyncConnection, statement: str, **values: Any) -> int:
     found = await connection.scalar(text(statement), values)
     return int(found or 0)
+
+
+_DAY = text("SELECT max(settlement_date) FROM network.messages WHERE payment_id = :payment")

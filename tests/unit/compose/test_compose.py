@@ -27,6 +27,7 @@ ZONES = {
     "worker-vault": Zone.VAULT,
     "worker-network": Zone.NETWORK,
     "worker-notify": Zone.NOTIFY,
+    "worker-settlement": Zone.SETTLEMENT,
     "codec-server": Zone.CODEC_SERVER,
     "network-simulator": Zone.SIMULATOR,
     "notification-sandbox": Zone.SANDBOX,

@@ -1,0 +1,68 @@
+"""Settlement as operators and merchants see it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from api.schemas.common import RequestModel, ResponseModel, Timestamp
+
+
+class SettlementBody(RequestModel):
+    """A day to settle, UTC; absent: yesterday."""
+
+    # JSON has no dates: ISO 8601 text is what a strict reading would refuse.
+    day: Annotated[date, Field(strict=False)] | None = None
+
+
+class SettlementDay(ResponseModel):
+    object: Literal["settlement_day"] = "settlement_day"
+    day: date
+    file_id: str
+    records: int
+    verdicts: dict[str, int]
+    open_breaks: int
+    payouts: int
+    started: Timestamp
+    finished: Timestamp | None
+
+
+class BreakPartObject(ResponseModel):
+    """Money of a break: the account on which it lies, and the side of it that is too large."""
+
+    account: str
+    excess: str
+    amount_minor: int
+    currency: str
+
+
+class BreakObject(ResponseModel):
+    """A difference between the network's file and our books. `age_hours` counts until it ended."""
+
+    object: Literal["break"] = "break"
+    id: str
+    day: date
+    kind: str
+    status: str
+    payment: str | None
+    line: int | None
+    parts: list[BreakPartObject]
+    outcome: str | None
+    reason: str | None
+    resolved_by: list[str] | None
+    age_hours: float
+    opened: Timestamp
+    closed: Timestamp | None
+
+
+class PayoutObject(ResponseModel):
+    object: Literal["payout"] = "payout"
+    id: str
+    day: date
+    merchant: str
+    amount_minor: int
+    currency: str
+    status: str
+    created: Timestamp

@@ -1,0 +1,59 @@
+"""Reading settlement: days, breaks with their age, payouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_DAYS = text("""
+SELECT
+    run.*,
+    (SELECT coalesce(jsonb_object_agg(verdict, lines), '{}') FROM (
+        SELECT coalesce(verdict, 'unjudged') AS verdict, count(*) AS lines
+        FROM settlement.lines WHERE lines.day = run.day GROUP BY 1) counted) AS verdicts,
+    (SELECT count(*) FROM settlement.breaks WHERE breaks.day = run.day AND status = 'open') AS open_breaks,
+    (SELECT count(*) FROM settlement.payouts WHERE payouts.day = run.day) AS payouts
+FROM settlement.runs run
+WHERE CAST(:before AS date) IS NULL OR run.day < :before
+ORDER BY run.day DESC LIMIT :limit
+""")
+
+_BREAKS = text("""
+SELECT break.*, coalesce(break.closed_at, now()) - break.opened_at AS age
+FROM settlement.breaks break
+WHERE (CAST(:status AS text) IS NULL OR status = :status) AND (CAST(:after AS text) IS NULL OR id > :after)
+ORDER BY id LIMIT :limit
+""")
+
+_PAYOUTS = text("""
+SELECT * FROM settlement.payouts
+WHERE account_id = :account AND (CAST(:after AS text) IS NULL OR id > :after)
+ORDER BY id LIMIT :limit
+""")
+
+
+async def list_days(connection: AsyncConnection, limit: int, before: str | None) -> tuple[Sequence[RowMapping], bool]:
+    """Days, newest first, and whether there are older ones."""
+    return _page((await connection.execute(_DAYS, {"limit": limit + 1, "before": before})).mappings().all(), limit)
+
+
+async def list_breaks(
+    connection: AsyncConnection, limit: int, after: str | None, status: str | None
+) -> tuple[Sequence[RowMapping], bool]:
+    """Breaks in the order of their ids, each with its age, and whether there are more."""
+    parameters = {"limit": limit + 1, "after": after, "status": status}
+    return _page((await connection.execute(_BREAKS, parameters)).mappings().all(), limit)
+
+
+async def list_payouts(
+    connection: AsyncConnection, account_id: str, limit: int, after: str | None
+) -> tuple[Sequence[RowMapping], bool]:
+    """An account's payouts in the order of their ids, and whether there are more."""
+    parameters = {"limit": limit + 1, "after": after, "account": account_id}
+    return _page((await connection.execute(_PAYOUTS, parameters)).mappings().all(), limit)
+
+
+def _page(rows: Sequence[RowMapping], limit: int) -> tuple[Sequence[RowMapping], bool]:
+    return rows[:limit], len(rows) > limit
