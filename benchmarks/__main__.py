@@ -10,9 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import payment_latency
+from benchmarks import ledger, payment_latency
 
-BENCHMARKS: dict[str, Callable[[Console], Awaitable[Any]]] = {"payment_latency": payment_latency.run}
+BENCHMARKS: dict[str, Callable[[Console], Awaitable[Any]]] = {
+    "payment_latency": payment_latency.run,
+    "ledger": ledger.run,
+}
 
 
 async def run(names: list[str]) -> None:
