@@ -178,12 +178,16 @@ class Network:
     async def clear_faults(self) -> None:
         (await self._http.delete("/faults")).raise_for_status()
 
-    async def business_day(self, payment_id: str) -> date | None:
-        """The day of the network's clearing to which the payment belongs, once it is known."""
-        async with self._engine.connect() as connection:
-            rows = await connection.execute(_DAY, {"payment": payment_id})
-            day: date | None = rows.scalar_one()
-            return day
+    async def business_day(self, payment_id: str) -> date:
+        """The day of the network's clearing to which the payment belongs, as soon as its journal knows it."""
+
+        async def day() -> date | None:
+            async with self._engine.connect() as connection:
+                found: date | None = (await connection.execute(_DAY, {"payment": payment_id})).scalar_one()
+                return found
+
+        known: date = await until(day, lambda found: found is not None)
+        return known
 
     async def close_day(self, day: date) -> None:
         (await self._http.post(f"/clearing/{day}/close")).raise_for_status()

@@ -15,7 +15,7 @@ from config.settings import CodecSettings, TemporalSettings
 from domain.ids import break_workflow_id
 from temporal.client import connect
 from tests.support.platform import Access
-from tests.support.shop import Json, Network, Shop, until
+from tests.support.shop import Json, Network, Shop
 from workflows.messages import Resolution, ResolveRequest
 from workflows.settlement import BreakWorkflow
 
@@ -79,7 +79,7 @@ async def test_a_day_is_settled_paid_out_and_changes_nothing_when_it_is_settled_
     captured = await shop.captured(wallet.card_id, 2000)
     refund = (await shop.post(f"/v1/payments/{sale['id']}/refunds", {"amount_minor": 500})).json()
     await shop.outcome(f"/v1/refunds/{refund['id']}", refund)
-    day = await until(lambda: network.business_day(captured["id"]), lambda found: found is not None)
+    day = await network.business_day(captured["id"])
     await network.close_day(day)
 
     settled = await _settled(operator, engine_room, day)

@@ -19,11 +19,11 @@ DAY = date(2026, 11, 22)
 OURS = Expected("pay_1:capture:1", ClearingKind.PRESENTMENT, "pay_1", Money(1000, Currency.USD))
 
 
-def line(amount_minor: int = 1000, kind: ClearingKind = ClearingKind.PRESENTMENT, **more: object) -> ClearingRecord:
-    money = Money(amount_minor, Currency.USD)
-    return replace(
-        ClearingRecord(DAY, 1, kind, money, datetime(2026, 11, 22, 12, tzinfo=UTC), "632512000001", "000001"), **more
-    )
+def line(
+    amount_minor: int = 1000, kind: ClearingKind = ClearingKind.PRESENTMENT, currency: Currency = Currency.USD
+) -> ClearingRecord:
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    return ClearingRecord(DAY, 1, kind, Money(amount_minor, currency), noon, "632512000001", "000001")
 
 
 def test_a_line_that_is_as_expected_is_explained_whole() -> None:
@@ -65,7 +65,7 @@ def test_of_a_refund_the_sides_are_the_other_way_round() -> None:
 
 
 def test_another_currency_leaves_ours_uncleared_and_theirs_unexplained() -> None:
-    verdict = judge(line(money=Money(1000, Currency.EUR)), OURS)
+    verdict = judge(line(currency=Currency.EUR), OURS)
     assert verdict.difference is BreakKind.CURRENCY
     assert {(part.account, part.money.currency) for part in verdict.parts} == {
         (BreakAccount.SUSPENSE, Currency.EUR),
