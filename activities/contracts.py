@@ -12,6 +12,7 @@ from typing import Protocol
 from temporalio import activity
 
 from domain.dispute_records import DisputeChange, DisputeOpened, DisputeOpening, NoticeRecord
+from domain.disputes import AcceptCommand, RepresentCommand
 from domain.evidence import FrozenEvidence
 from domain.merchants import Merchant
 from domain.money import Money
@@ -190,6 +191,12 @@ class NetworkActivities(Protocol):
 
     @activity.defn(name="network.provision")
     async def provision(self, command: ProvisionCommand) -> Acknowledged: ...
+
+    @activity.defn(name="network.represent")
+    async def represent(self, command: RepresentCommand) -> Acknowledged: ...
+
+    @activity.defn(name="network.accept")
+    async def accept(self, command: AcceptCommand) -> Acknowledged: ...
 
 
 class NotifyActivities(Protocol):

@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities import contracts
 from activities.errors import translated
+from domain.disputes import AcceptCommand, RepresentCommand
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
@@ -52,6 +53,16 @@ class NetworkActivities(contracts.NetworkActivities):
     async def refund(self, command: RefundCommand) -> Approved | Declined | Unknown:
         with translated():
             return await self._gateway.refund(command)
+
+    @activity.defn(name="network.represent")
+    async def represent(self, command: RepresentCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.represent(command)
+
+    @activity.defn(name="network.accept")
+    async def accept(self, command: AcceptCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.accept(command)
 
     @activity.defn(name="network.provision")
     async def provision(self, command: ProvisionCommand) -> Acknowledged:

@@ -57,8 +57,9 @@ class RepresentCommand:
     """Contest a chargeback, or answer an inquiry, with evidence; the network answers `outcomes.Acknowledged`.
 
     `evidence_sha256` (64 hexadecimal digits) is the digest of the frozen evidence's manifest, `documents` how many
-    files it names: the files themselves do not go through the network's messages. `effect_key` makes it one
-    representment, however often it is asked for.
+    files it names: the files themselves do not go through the network's messages. `statement` is a line in the
+    merchant's words, of which the network takes 90 ASCII characters. `effect_key` makes it one representment, however
+    often it is asked for.
     """
 
     effect_key: str
@@ -70,6 +71,7 @@ class RepresentCommand:
     reason_code: str
     evidence_sha256: str
     documents: int
+    statement: str = ""
 
 
 @dataclass(frozen=True, slots=True)

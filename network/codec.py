@@ -73,6 +73,7 @@ _LAYOUT: Final[dict[int, tuple[str, int, int, str]]] = {
     95: ("an", 0, 42, "Replacement amounts"),
     96: ("b", 0, 8, "Message security code"),
     123: ("ans", 3, 255, "Token data (private)"),
+    124: ("ans", 3, 255, "Dispute data (private)"),
     126: ("ans", 3, 255, "Card verification data (private)"),
 }
 
@@ -92,8 +93,8 @@ _MANDATORY: Final[dict[str, frozenset[int]]] = {
     "0420": _REQUEST | {90},
     "0421": _REQUEST | {90},
     "0430": _ANSWER,
-    "0620": frozenset({2, 7, 11, 14, 32, 37, 123}),
-    "0621": frozenset({2, 7, 11, 14, 32, 37, 123}),
+    "0620": frozenset({7, 11, 32, 37}),
+    "0621": frozenset({7, 11, 32, 37}),
     "0630": _ANSWER,
     "0800": frozenset({7, 11, 70}),
     "0810": frozenset({7, 11, 39}),

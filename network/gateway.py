@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.disputes import AcceptCommand, ChargebackNotice, RepresentCommand
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import (
@@ -39,7 +40,8 @@ from domain.outcomes import (
     Reversed,
     Unknown,
 )
-from network import messages
+from network import cases, messages
+from network.cases import CaseAnswer
 from network.codec import Message
 from network.credentials import Credentials
 from network.errors import (
@@ -50,11 +52,13 @@ from network.errors import (
     InDoubt,
     NetworkError,
     NotAcknowledged,
+    OriginalUnknown,
     Unreachable,
 )
 from network.journal import ADVICE, Effect, Entry, Journal, Kind, State
 from network.link import NetworkLink, Prepared, prepare
 from network.messages import APPROVED, Acceptor, Authentication, Card, Purchase
+from network.notices import Notices
 from sealing import Unsealer
 
 _log = logging.getLogger(__name__)
@@ -85,7 +89,8 @@ class NetworkGateway:
 
     `acquirer_id` is DE32. `answer_timeout_seconds` bounds a request from its call to its answer. `on_late_answer` is
     told of answers that came after their request was given up, at least once each and across restarts; it never gets
-    to approve anything. `terminal_id` is DE41 (at most 8 characters).
+    to approve anything. So is `on_chargeback` of what the network says of disputes. `terminal_id` is DE41 (at most 8
+    characters).
 
     All methods may be called again with the same command at any time, by any process; they answer what was decided.
     """
@@ -99,6 +104,7 @@ class NetworkGateway:
         acquirer_id: str,
         answer_timeout_seconds: float,
         on_late_answer: Callable[[LateAnswer], Awaitable[None]],
+        on_chargeback: Callable[[ChargebackNotice], Awaitable[None]],
         *,
         terminal_id: str = "00000001",
     ) -> None:
@@ -111,15 +117,18 @@ class NetworkGateway:
         self._running: dict[str, tuple[object, asyncio.Task[Any]]] = {}
         self._unmatched: asyncio.Queue[Message] = asyncio.Queue(_UNMATCHED_LIMIT)
         self._late = asyncio.Event()
+        self._notices = Notices(self._journal, acquirer_id, on_chargeback)
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self, *, wait_seconds: float = 2.0) -> None:
         """Begins to connect, and waits at most `wait_seconds` for it: a network that is down fails no start."""
         self._link.on_unmatched(self._enqueue_unmatched)
+        self._link.on_request(self._notices.receive)
         self._late.set()  # whatever an earlier process could not report
         self._background = [
             asyncio.create_task(self._record_unmatched(), name="network-unmatched"),
             asyncio.create_task(self._report_late_answers(), name="network-late-answers"),
+            *self._notices.start(),
         ]
         self._link.start()
         if not await self._link.wait_until_ready(wait_seconds):
@@ -197,6 +206,22 @@ class NetworkGateway:
         """
         identity = (command.effect_key, command.token_id)
         return await self._once(command.effect_key, identity, lambda: self._provision(command))
+
+    async def represent(self, command: RepresentCommand) -> Acknowledged:
+        """Contests a chargeback, or answers an inquiry, with evidence (0620).
+
+        Raises: as `reverse`; `OriginalUnknown` also if the network never told of such a case of this payment.
+        """
+        given = CaseAnswer(command.chargeback_id, command.evidence_sha256, command.documents, command.statement)
+        return await self._once(command.effect_key, command, lambda: self._answer(Kind.REPRESENT, command, given))
+
+    async def accept(self, command: AcceptCommand) -> Acknowledged:
+        """Gives in to a chargeback (0620).
+
+        Raises: as `represent`.
+        """
+        given = CaseAnswer(command.chargeback_id)
+        return await self._once(command.effect_key, command, lambda: self._answer(Kind.ACCEPT, command, given))
 
     async def rrns(self, payment_id: str) -> list[str]:
         """The retrieval reference numbers (DE37) of a payment: what reconciliation asks the network about."""
@@ -340,6 +365,25 @@ class NetworkGateway:
 
         effect = Effect(Kind.PROVISION, command.effect_key, token_id=command.token_id)
         return _acknowledged(await self._advise(await self._journal.open(effect), build))
+
+    async def _answer(self, kind: Kind, command: RepresentCommand | AcceptCommand, given: CaseAnswer) -> Acknowledged:
+        original_effect_key, payment_id = await self._notices.original_of(command.chargeback_id)
+        if payment_id != command.payment_id:
+            raise OriginalUnknown("the case is about another payment")
+        effect = Effect(
+            kind,
+            command.effect_key,
+            command.money,
+            payment_id,
+            original_effect_key=original_effect_key,
+            dispute=given,
+        )
+        entry, _ = await self._journal.open_about(effect)
+
+        async def build(entry: Entry, repeat: bool) -> Message:
+            return cases.answer(entry.purchase, given, repeat=repeat)
+
+        return _acknowledged(await self._advise(entry, build))
 
     async def _decide(self, entry: Entry | None, build: Build, sealed_pan: str | None = None) -> AuthorizationOutcome:
         """The outcome of a request: the stored one, or that of its first sending, or of the one repeat."""

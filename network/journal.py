@@ -46,6 +46,7 @@ from domain.currency import Currency
 from domain.money import Money
 from domain.network import LateAnswer
 from domain.outcomes import DoubtReason
+from network.cases import CaseAnswer
 from network.codec import Message
 from network.errors import EffectKeyReused, JournalUnavailable, OriginalUnknown, StanExhausted
 from network.messages import APPROVED, Acceptor, Original, Purchase, Trace, settlement_date
@@ -65,6 +66,8 @@ class Kind(StrEnum):
     REFUND = "refund"
     REVERSE = "reverse"
     PROVISION = "provision"
+    REPRESENT = "represent"
+    ACCEPT = "accept"
 
 
 class State(StrEnum):
@@ -85,16 +88,18 @@ _MTI: Final[Mapping[Kind, str]] = {
     Kind.CAPTURE: "0220",
     Kind.REVERSE: "0420",
     Kind.PROVISION: "0620",
+    Kind.REPRESENT: "0620",
+    Kind.ACCEPT: "0620",
 }
 _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
     "0110": frozenset({Kind.AUTHORIZE, Kind.INCREMENT, Kind.VERIFY}),
     "0210": frozenset({Kind.SALE, Kind.REFUND}),
     "0230": frozenset({Kind.CAPTURE}),
     "0430": frozenset({Kind.REVERSE}),
-    "0630": frozenset({Kind.PROVISION}),
+    "0630": frozenset({Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT}),
 }
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
-ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION})
+ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT})
 
 # What can be undone: it moved money, or may have.
 _REVERSIBLE: Final = frozenset({Kind.AUTHORIZE, Kind.SALE, Kind.INCREMENT, Kind.REFUND})
@@ -104,9 +109,11 @@ _REFERRED: Final[Mapping[Kind, frozenset[Kind]]] = {
     Kind.INCREMENT: frozenset({Kind.AUTHORIZE}),
     Kind.CAPTURE: frozenset({Kind.AUTHORIZE}),
     Kind.REFUND: frozenset({Kind.AUTHORIZE, Kind.SALE}),
+    Kind.REPRESENT: frozenset({Kind.AUTHORIZE, Kind.SALE}),
+    Kind.ACCEPT: frozenset({Kind.AUTHORIZE, Kind.SALE}),
 }
 # To the network an authorization, what is added to it and what is taken of it are one purchase. A refund is another.
-_ONE_PURCHASE: Final = frozenset({Kind.INCREMENT, Kind.CAPTURE})
+_ONE_PURCHASE: Final = frozenset({Kind.INCREMENT, Kind.CAPTURE, Kind.REPRESENT, Kind.ACCEPT})
 # What has a day in the network's clearing once it is acknowledged.
 _SETTLED: Final = (Kind.SALE, Kind.CAPTURE, Kind.REFUND, Kind.REVERSE)
 
@@ -153,7 +160,7 @@ _RECORD_ANSWER: Final = (
 class Effect:
     """What an effect key stands for. The same key with anything else in here is a mistake of the caller.
 
-    `final` is a capture's: whether it is the last one.
+    `final` is a capture's: whether it is the last one. `dispute` is what is answered in one.
     """
 
     kind: Kind
@@ -163,6 +170,7 @@ class Effect:
     token_id: str | None = None
     original_effect_key: str | None = None
     final: bool | None = None
+    dispute: CaseAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +222,7 @@ class Journal:
             EffectKeyReused: the key stands for something else.
             StanExhausted: no trace number is free.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return await self._open(connection, effect, acceptor, sealed_pan, rrn=None)
 
     async def open_about(self, effect: Effect) -> tuple[Entry | None, Entry]:
@@ -225,7 +233,7 @@ class Journal:
         Raises:
             OriginalUnknown: nothing was ever sent under the original's key.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             original = await _read(connection, _by_key(effect.original_effect_key))
             if original is None or original.effect.kind not in _REFERRED[effect.kind] or original.attempts == 0:
                 raise OriginalUnknown("nothing to which this can refer was sent under the original's effect key")
@@ -237,10 +245,11 @@ class Journal:
                 original.effect.token_id,
                 effect.original_effect_key,
                 effect.final,
+                effect.dispute,
             )
             rrn = original.trace.rrn if effect.kind in _ONE_PURCHASE else None
-            entry = await self._open(connection, inherited, original.acceptor, original.sealed_pan, rrn)
-            return entry, original
+            box = None if effect.dispute else original.sealed_pan
+            return await self._open(connection, inherited, original.acceptor, box, rrn), original
 
     async def decide_reversal(self, effect_key: str, original_effect_key: str) -> tuple[Entry, Entry] | None:
         """Decides, for ever, that the original does not count; the reversal to send for it, and the original.
@@ -252,7 +261,7 @@ class Journal:
             EffectKeyReused: `effect_key` stands for something else.
             OriginalUnknown: the original is an advice, or asked for no money.
         """
-        async with self._connection(transaction=True) as connection:
+        async with self.connection(transaction=True) as connection:
             tombstone = {
                 "effect_key": original_effect_key,
                 "acquirer_id": self._acquirer_id,
@@ -315,7 +324,7 @@ class Journal:
             "approval": message.fields.get(38),
             "settlement_date": settlement_date(message, datetime.now(UTC).date()),
         }
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             decided = await _read(connection, _RECORD_ANSWER, answered)
             if decided is not None:
                 return decided
@@ -324,7 +333,7 @@ class Journal:
 
     async def find_answered_by(self, message: Message) -> Entry | None:
         """The row to which an answer that nobody waited for belongs (STAN, DE7, RRN); None when there is none."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             matching = (
                 select(_TABLE)
                 .where(
@@ -344,7 +353,7 @@ class Journal:
 
         A row that is still being sent is left alone: who sends it records its answer, or its repeat will ask again.
         """
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             await self._record_late(connection, entry.effect.effect_key, message)
             return await _one(connection, entry.effect.effect_key)
 
@@ -357,7 +366,7 @@ class Journal:
             .order_by(_C.late_answered_at)
             .limit(limit)
         )
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             entries = [_entry(row) for row in (await connection.execute(query)).mappings()]
         return [
             LateAnswer(
@@ -375,13 +384,13 @@ class Journal:
 
     async def find(self, effect_key: str) -> Entry | None:
         """The row of `effect_key`; None when it was abandoned."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             entry = await _read(connection, _by_key(effect_key))
             return None if entry is None or entry.state is State.ABANDONED else entry
 
     async def read(self, effect_key: str) -> Entry:
         """The numbered row of `effect_key`, which must exist."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return await _one(connection, effect_key)
 
     async def rrns(self, payment_id: str) -> list[str]:
@@ -392,7 +401,7 @@ class Journal:
             .group_by(_C.rrn)
             .order_by(func.min(_C.created_at))
         )
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return [str(row[0]) for row in await connection.execute(query)]
 
     async def _open(
@@ -416,6 +425,7 @@ class Journal:
             "token_id": effect.token_id,
             "original_effect_key": effect.original_effect_key,
             "final": effect.final,
+            "dispute": asdict(effect.dispute) if effect.dispute else None,
             "acceptor": asdict(acceptor) if acceptor else None,
             "sealed_pan": sealed_pan,
         }
@@ -443,11 +453,12 @@ class Journal:
         await connection.execute(step)
 
     async def _change(self, statement: Update, values: Mapping[str, Any] | None = None) -> bool:
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return bool((await connection.execute(statement, values)).rowcount)
 
     @asynccontextmanager
-    async def _connection(self, *, transaction: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def connection(self, *, transaction: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection of the journal's: each statement by itself, or all in one transaction."""
         try:
             if transaction:
                 async with self._engine.begin() as connection:
@@ -503,6 +514,7 @@ def _entry(row: RowMapping) -> Entry:
             row["token_id"],
             row["original_effect_key"],
             row["final"],
+            None if row["dispute"] is None else CaseAnswer(**row["dispute"]),
         ),
         state=State(row["state"]),
         trace=Trace(row["transmission_time"], row["stan"], row["acquirer_id"], row["rrn"]),

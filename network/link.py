@@ -11,6 +11,7 @@ Everything after `transport.write` is in doubt.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import ssl
@@ -47,6 +48,11 @@ _STABLE_SECONDS: Final = 5.0
 _WRITE_LIMIT_BYTES: Final = 256 * 1024
 _STAN_MODULUS: Final = 1_000_000
 _LAST_LOOK_SECONDS: Final = 0.001
+# What the network asks of an acquirer, network management aside.
+_NETWORK_REQUESTS: Final = frozenset({"0620", "0621"})
+
+# Answers a request of the network with this DE39, later if need be.
+Reply = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,14 @@ class _Waiter:
 class _Session(asyncio.Protocol):
     """One connection: frames in and out, and who waits for what. It ends once, with `lost`."""
 
-    def __init__(self, on_unmatched: Callable[[Message], None], on_lost: Callable[[_Session], None]) -> None:
+    def __init__(
+        self,
+        on_unmatched: Callable[[Message], None],
+        on_request: Callable[[Message, Reply], None],
+        on_lost: Callable[[_Session], None],
+    ) -> None:
         self._on_unmatched = on_unmatched
+        self._on_request = on_request
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder()
@@ -153,8 +165,10 @@ class _Session(asyncio.Protocol):
 
     def _receive(self, message: Message) -> None:
         if message.mti == "0800":
-            if self._transport is not None:
-                self._transport.write(frame(encode(answer(message, APPROVED))))
+            self._answer(message, APPROVED)
+            return
+        if message.mti in _NETWORK_REQUESTS:
+            self._on_request(message, functools.partial(self._answer, message))
             return
         if message.mti not in ANSWERS:
             _log.error("the network sent a %s, which is not for an acquirer; it is ignored", message.mti)
@@ -174,6 +188,12 @@ class _Session(asyncio.Protocol):
                 differing,
             )
             waiter.answered.set_exception(InDoubt(DoubtReason.INVALID_ANSWER))
+
+    def _answer(self, request: Message, response_code: str) -> None:
+        """An answer for which the connection is gone is not sent: the network asks again."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(frame(encode(answer(request, response_code))))
 
 
 class NetworkLink:
@@ -198,6 +218,7 @@ class NetworkLink:
         self._echo_interval_seconds = echo_interval_seconds
         self._control_timeout_seconds = control_timeout_seconds
         self._on_unmatched: Callable[[Message], None] = _log_unmatched
+        self._on_request: Callable[[Message, Reply], None] = _log_request
         self._session: _Session | None = None
         self._signed_on = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -211,6 +232,10 @@ class NetworkLink:
     def on_unmatched(self, callback: Callable[[Message], None]) -> None:
         """`callback` gets every answer that nobody waits for. It must not block."""
         self._on_unmatched = callback
+
+    def on_request(self, callback: Callable[[Message, Reply], None]) -> None:
+        """`callback` gets every request of the network's, and what answers it. It must not block."""
+        self._on_request = callback
 
     def start(self) -> None:
         """Begins to connect, and returns at once. Calling it again does nothing."""
@@ -269,7 +294,11 @@ class NetworkLink:
     async def _serve_connection(self) -> None:
         """Connects, signs on, and echoes until the connection is lost. Raises what ended it."""
         loop = asyncio.get_running_loop()
-        session = _Session(lambda message: self._on_unmatched(message), self._lost)
+        session = _Session(
+            lambda message: self._on_unmatched(message),
+            lambda message, reply: self._on_request(message, reply),
+            self._lost,
+        )
         try:
             async with asyncio.timeout(self._control_timeout_seconds):
                 await loop.create_connection(lambda: session, self._host, self._port, ssl=self._tls)
@@ -309,3 +338,7 @@ def _backoff_seconds(failures: int) -> float:
 
 def _log_unmatched(message: Message) -> None:
     _log.error("an answer %s to STAN %s belongs to no request", message.mti, message.get(11))
+
+
+def _log_request(message: Message, _: Reply) -> None:
+    _log.error("nobody takes the network's %s; it is not answered", message.mti)

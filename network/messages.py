@@ -8,7 +8,7 @@
 | 0200, repeat 0201 | sale: authorization and capture in one (processing code 00); refund (20) | 0210 |
 | 0220, repeat 0221 | capture of an approved authorization; DE60 tells the last one (`F`) from others (`P`) | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
-| 0620, repeat 0621 | which card number a device number stands for (DE123) | 0630 |
+| 0620, repeat 0621 | which card number a device number stands for (DE123); disputes, both ways (`cases`) | 0630 |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
 
 A repeat carries the same DE7, DE11, DE32 and DE37 as its first sending: the host answers it from its own journal.
@@ -78,6 +78,7 @@ _COMPLETION: Final = "01"
 _FINAL: Final = "F"
 _PARTIAL: Final = "P"
 _CARD_NUMBER: Final = "01"
+_MAX_SUBFIELD: Final = 99
 _CVV2: Final = "10"  # the same number as in Visa's DE126
 
 
@@ -138,7 +139,7 @@ class Acceptor:
             raise MessageInvalid("the merchant's id must be 1 to 15 ASCII characters", 42)
         if len(merchant.country) != 2 or not merchant.country.isascii():
             raise MessageInvalid("the merchant's country must be two letters", 43)
-        name_and_place = f"{_ascii(merchant.name, 22):<23}{_ascii(merchant.city, 13):<13}  {merchant.country}"
+        name_and_place = f"{ascii_text(merchant.name, 22):<23}{ascii_text(merchant.city, 13):<13}  {merchant.country}"
         return cls(merchant.category_code, f"{terminal_id:<8}", f"{merchant.merchant_id:<15}", name_and_place)
 
     def fields(self) -> dict[int, str]:
@@ -199,7 +200,7 @@ class Authentication:
             raise MessageInvalid("the authentication data is not hexadecimal", 55) from None
         fields = {55: tlv.build(elements).hex().upper()}
         if self.cvv is not None:
-            fields[126] = _subfields({_CVV2: self.cvv})
+            fields[126] = subfields({_CVV2: self.cvv})
         return fields
 
 
@@ -235,7 +236,7 @@ def authorization(
 
 def increment(purchase: Purchase, card: Card, original: Original, *, repeat: bool = False) -> Message:
     """0100 or 0101 for more of the authorization `original`. It has no cryptogram: the card is not asked again."""
-    fields = _about(_PURCHASE, purchase, card, original, "") | {63: _subfields({_MESSAGE_REASON: _INCREMENTAL})}
+    fields = _about(_PURCHASE, purchase, card, original, "") | {63: subfields({_MESSAGE_REASON: _INCREMENTAL})}
     return Message("0101" if repeat else "0100", fields)
 
 
@@ -270,7 +271,7 @@ def capture(
 
     After the `final` one the issuer releases what is left of the authorization and takes no more captures of it.
     """
-    completion = {60: _subfields({_COMPLETION: _FINAL if final else _PARTIAL})}
+    completion = {60: subfields({_COMPLETION: _FINAL if final else _PARTIAL})}
     fields = _about(_PURCHASE, purchase, card, original, approval_code) | completion
     return Message("0221" if repeat else "0220", fields)
 
@@ -291,7 +292,7 @@ def reversal(
 
 def provisioning(trace: Trace, card: Card, pan: str, *, repeat: bool = False) -> Message:
     """0620 or 0621: `card` stands for the card number `pan` from now on."""
-    fields = {**trace.fields(), **card.fields(), 123: _subfields({_CARD_NUMBER: pan})}
+    fields = {**trace.fields(), **card.fields(), 123: subfields({_CARD_NUMBER: pan})}
     return Message("0621" if repeat else "0620", fields)
 
 
@@ -353,7 +354,7 @@ def is_increment(message: Message) -> bool:
     Raises:
         MessageInvalid: DE63 is malformed.
     """
-    return _parse_subfields(message.fields.get(63, ""), 63).get(_MESSAGE_REASON) == _INCREMENTAL
+    return parse_subfields(message.fields.get(63, ""), 63).get(_MESSAGE_REASON) == _INCREMENTAL
 
 
 def is_verification(message: Message) -> bool:
@@ -367,7 +368,7 @@ def is_final(message: Message) -> bool:
     Raises:
         MessageInvalid: DE60 is malformed.
     """
-    return _parse_subfields(message.fields.get(60, ""), 60).get(_COMPLETION) == _FINAL
+    return parse_subfields(message.fields.get(60, ""), 60).get(_COMPLETION) == _FINAL
 
 
 def settlement_date(message: Message, today: date) -> date | None:
@@ -388,7 +389,7 @@ def token_pan(message: Message) -> str:
     Raises:
         MessageInvalid: there is none.
     """
-    pan = _parse_subfields(message.get(123), 123).get(_CARD_NUMBER, "")
+    pan = parse_subfields(message.get(123), 123).get(_CARD_NUMBER, "")
     if not pan.isdigit():
         raise MessageInvalid("no card number in it", 123)
     return pan
@@ -401,7 +402,7 @@ def cvv(message: Message) -> str | None:
         MessageInvalid: DE126 is malformed.
     """
     value = message.fields.get(126)
-    return None if value is None else _parse_subfields(value, 126).get(_CVV2)
+    return None if value is None else parse_subfields(value, 126).get(_CVV2)
 
 
 def _presented(purchase: Purchase, card: Card, authentication: Authentication | None) -> dict[int, str]:
@@ -418,18 +419,30 @@ def _about(
     return fields
 
 
-def _ascii(text: str, length: int) -> str:
+def ascii_text(text: str, length: int) -> str:
     """`text` without accents and within printable ASCII, cut to `length`: the network knows no other characters."""
     decomposed = unicodedata.normalize("NFKD", text).replace("ß", "ss")
     plain = (character for character in decomposed if not unicodedata.combining(character))
     return "".join(character if " " <= character <= "~" else "?" for character in plain)[:length]
 
 
-def _subfields(values: Mapping[str, str]) -> str:
+def subfields(values: Mapping[str, str]) -> str:
+    """Two digits of name, two of length, the value; one after the other.
+
+    Raises:
+        MessageInvalid: a value is longer than 99 characters.
+    """
+    if any(len(value) > _MAX_SUBFIELD for value in values.values()):
+        raise MessageInvalid("a sub-field is too long")
     return "".join(f"{name}{len(value):02d}{value}" for name, value in values.items())
 
 
-def _parse_subfields(text: str, number: int) -> dict[str, str]:
+def parse_subfields(text: str, number: int) -> dict[str, str]:
+    """The sub-fields in DE`number`, whose value is `text`.
+
+    Raises:
+        MessageInvalid: they are malformed.
+    """
     values: dict[str, str] = {}
     position = 0
     while position < len(text):

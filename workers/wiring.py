@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,8 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
@@ -38,7 +41,8 @@ from config.settings import (
 )
 from documents.evidence import EvidenceArchive
 from documents.storage import Bucket, DocumentStorage
-from domain.ids import payment_workflow_id
+from domain.disputes import ChargebackNotice
+from domain.ids import dispute_workflow_id, payment_workflow_id
 from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
@@ -62,6 +66,8 @@ from temporal.task_queues import TaskQueue
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.service import Vault
 from workers.registry import activity_worker, payments_worker
+
+_log = logging.getLogger(__name__)
 
 Opener = Callable[[Client, str, AsyncExitStack], Awaitable[Worker]]
 
@@ -140,6 +146,7 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
         settings.acquirer_id,
         settings.answer_timeout_seconds,
         _tell_workflow(client),
+        _tell_dispute(client),
     )
     stack.push_async_callback(gateway.close)
     await gateway.start()
@@ -155,6 +162,8 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
             activities.capture,
             activities.refund,
             activities.provision,
+            activities.represent,
+            activities.accept,
         ],
         build_id,
     )
@@ -168,6 +177,27 @@ def _tell_workflow(client: Client) -> Callable[[LateAnswer], Awaitable[None]]:
             # A closed payment needs to know no more; the network's journal has the answer.
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
+
+    return tell
+
+
+def _tell_dispute(client: Client) -> Callable[[ChargebackNotice], Awaitable[None]]:
+    async def tell(notice: ChargebackNotice) -> None:
+        """The first notice of a case starts its workflow, which knows it again as a signal; the others are signals."""
+        try:
+            await client.start_workflow(
+                "dispute",
+                notice,
+                id=dispute_workflow_id(notice.chargeback_id),
+                task_queue=TaskQueue.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                start_signal="network_decision",
+                start_signal_args=[notice],
+            )
+        except WorkflowAlreadyStartedError:
+            # The network had its time to come back to the case. Clearing shows what it moves, as a break.
+            _log.error("case %s is closed; that the network says %s is kept", notice.chargeback_id, notice.stage)
 
     return tell
 

@@ -29,6 +29,8 @@ class SimulatorSettings(BaseSettings):
     fingerprint_key: SecretStr = Field(min_length=32)
     late_answer_seconds: float = Field(default=15.0, gt=0, le=600)
     lost_acknowledgements: int = Field(default=2, ge=0, le=100)
+    dispute_delay_seconds: float = Field(default=2.0, ge=0, le=3600)
+    notice_retry_seconds: float = Field(default=5.0, gt=0, le=3600)
 
     def config(self) -> SimulatorConfig:
         return SimulatorConfig(
@@ -42,6 +44,8 @@ class SimulatorSettings(BaseSettings):
             clearing_token=self.clearing_token.get_secret_value() if self.clearing_token else "",
             late_answer_seconds=self.late_answer_seconds,
             lost_acknowledgements=self.lost_acknowledgements,
+            dispute_delay_seconds=self.dispute_delay_seconds,
+            notice_retry_seconds=self.notice_retry_seconds,
         )
 
 

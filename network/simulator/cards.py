@@ -27,6 +27,10 @@ class Behaviour(StrEnum):
     LATE_ANSWER = "late_answer"
     # As a timeout, and the first acknowledgements (0430) of its reversal are lost too (`lost_acknowledgements`).
     LOST_REVERSAL = "lost_reversal"
+    # Approved and, once it is captured, disputed by itself (`dispute_delay_seconds`).
+    DISPUTE_FRAUDULENT = "dispute_fraudulent"
+    DISPUTE_NOT_RECEIVED = "dispute_not_received"
+    INQUIRY = "inquiry"
     # Approved; the answer is sent twice.
     DUPLICATE_ANSWER = "duplicate_answer"
     # Approved; the connection is closed instead of answering.
@@ -72,11 +76,8 @@ _APPROVED: Final = {
     "6200000000000005": "unionpay",
     "6200000000000047": "unionpay debit",
     "6205500000000000004": "unionpay, 19 digits",
-    # Approved by the issuer; what they are for happens elsewhere: disputes, fraud scoring, step-up.
+    # Approved by the issuer; what they are for happens elsewhere: fraud scoring, step-up.
     "4000000000007726": "refund succeeds later",
-    "4000000000000259": "dispute as fraudulent",
-    "4000000000002685": "dispute as not received",
-    "4000000000001976": "inquiry",
     "4000000000005423": "early fraud warning",
     "4100000000000019": "highest risk, always blocked",
     "4000000000004954": "highest risk",
@@ -119,6 +120,9 @@ TEST_CARDS: Final[dict[str, TestCard]] = {
     **{number: TestCard(name, Behaviour.APPROVE) for number, name in _APPROVED.items()},
     **{number: TestCard(name, Behaviour.DECLINE, code) for number, (name, code) in _DECLINED.items()},
     "4000000000005126": TestCard("refund fails later", Behaviour.REFUND_RETURN),
+    "4000000000000259": TestCard("dispute as fraudulent", Behaviour.DISPUTE_FRAUDULENT),
+    "4000000000002685": TestCard("dispute as not received", Behaviour.DISPUTE_NOT_RECEIVED),
+    "4000000000001976": TestCard("inquiry", Behaviour.INQUIRY),
     **SCRIPTED,
 }
 

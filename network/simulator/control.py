@@ -1,4 +1,4 @@
-"""The simulator's control API: its journal, its clearing files, and its faults. A bearer token opens it."""
+"""The simulator's control API: its journal, clearing files, disputes and faults. A bearer token opens it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from network.simulator.clearing import Break
+from network.simulator.disputes import Decision, Dispute, Escalation, Outcome
 from network.simulator.errors import Refused
 from network.simulator.faults import Faults
 
@@ -39,6 +40,14 @@ class Controlled(Protocol):
     async def script_break(self, day: date, wanted: Break) -> None: ...
 
     async def forget_breaks(self, day: date) -> None: ...
+
+    async def disputes(self) -> list[dict[str, Any]]: ...
+
+    async def raise_dispute(self, wanted: Dispute) -> str: ...
+
+    async def escalate_dispute(self, chargeback_id: str, wanted: Escalation) -> None: ...
+
+    async def decide_dispute(self, chargeback_id: str, outcome: Outcome) -> None: ...
 
     def change_faults(self, changes: Faults, named: Sequence[str]) -> None: ...
 
@@ -75,7 +84,7 @@ class Tokens:
 
 
 def control_app(controlled: Controlled, tokens: Tokens) -> FastAPI:
-    """GET /health (open to all), GET /journal; GET, POST and DELETE /faults; and what `_add_clearing` adds."""
+    """GET /health (open to all), GET /journal; GET, POST and DELETE /faults; clearing; disputes."""
     app = FastAPI(title="durapay network simulator", docs_url=None, redoc_url=None)
     guarded = [tokens.guard()]
 
@@ -106,6 +115,7 @@ def control_app(controlled: Controlled, tokens: Tokens) -> FastAPI:
         return controlled.faults
 
     _add_clearing(app, controlled, tokens)
+    _add_disputes(app, controlled, tokens)
     return app
 
 
@@ -136,6 +146,27 @@ def _add_clearing(app: FastAPI, controlled: Controlled, tokens: Tokens) -> None:
     async def forget_breaks(day: date) -> list[Break]:
         await controlled.forget_breaks(day)
         return await controlled.breaks(day)
+
+
+def _add_disputes(app: FastAPI, controlled: Controlled, tokens: Tokens) -> None:
+    """GET and POST /chargebacks, POST /chargebacks/{id}/escalate, POST /chargebacks/{id}/decision."""
+    guarded = [tokens.guard()]
+
+    @app.get("/chargebacks", dependencies=guarded)
+    async def disputes() -> list[dict[str, Any]]:
+        return await controlled.disputes()
+
+    @app.post("/chargebacks", dependencies=guarded, status_code=201)
+    async def raise_dispute(wanted: Dispute) -> dict[str, str]:
+        return {"chargeback_id": await controlled.raise_dispute(wanted)}
+
+    @app.post("/chargebacks/{chargeback_id}/escalate", dependencies=guarded, status_code=204)
+    async def escalate(chargeback_id: str, wanted: Escalation) -> None:
+        await controlled.escalate_dispute(chargeback_id, wanted)
+
+    @app.post("/chargebacks/{chargeback_id}/decision", dependencies=guarded, status_code=204)
+    async def decide(chargeback_id: str, wanted: Decision) -> None:
+        await controlled.decide_dispute(chargeback_id, wanted.outcome)
 
 
 class _Server(uvicorn.Server):

@@ -40,3 +40,25 @@ class DayOver(Refused):
 
     def __init__(self, day: date) -> None:
         super().__init__(f"{day} is closed")
+
+
+class CaseUnknown(Refused):
+    """There is no such dispute."""
+
+    status = 404
+    reason = "case_unknown"
+
+    def __init__(self, chargeback_id: str) -> None:
+        super().__init__(f"there is no case {chargeback_id}")
+
+
+class CaseClosed(Refused):
+    """The dispute is not in a state for this."""
+
+    reason = "case_closed"
+
+
+class NotDisputable(Refused):
+    """No dispute can be raised about this payment, or not of this amount."""
+
+    reason = "not_disputable"

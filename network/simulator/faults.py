@@ -18,6 +18,8 @@ class Faults(BaseModel):
     drop_connections: int = Field(default=0, ge=0, le=1_000)
     # The next answers that are sent twice.
     duplicate_answers: int = Field(default=0, ge=0, le=100_000)
+    # The next notices of disputes that get lost on their way; they are repeated.
+    drop_notices: int = Field(default=0, ge=0, le=100_000)
     # How long every answer is held back.
     delay_seconds: float = Field(default=0.0, ge=0, le=60)
     # Closes the connections there are, and every new one at once.

@@ -15,7 +15,9 @@ from typing import Final
 
 from domain.cards import luhn_valid, masked
 from domain.clearing import ClearingKind
+from domain.disputes import DisputeKind
 from network import tlv
+from network.cases import is_about_case
 from network.codec import Message
 from network.errors import MessageInvalid
 from network.messages import (
@@ -44,6 +46,14 @@ FORMAT_ERROR: Final = "30"
 EXPIRED: Final = "54"
 CRYPTOGRAM_WRONG: Final = "82"
 DUPLICATE: Final = "94"
+
+
+# The reasons are Visa's: other fraud, card absent; merchandise not received; a cardholder's request for information.
+_DISPUTING: Final = {
+    Behaviour.DISPUTE_FRAUDULENT: (DisputeKind.CHARGEBACK, "10.4"),
+    Behaviour.DISPUTE_NOT_RECEIVED: (DisputeKind.CHARGEBACK, "13.1"),
+    Behaviour.INQUIRY: (DisputeKind.INQUIRY, "30"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,8 @@ class IssuerHost:
                 case "042":
                     decided = self._settled(message, self._reverse(message))
                     return Decision(decided, drop=self._loses_acknowledgement(message))
+                case _ if is_about_case(message):
+                    return Decision(answer(message, self._store.disputes.answer(message)))
                 case _:
                     return Decision(answer(message, self._provision(message)))
         except MessageInvalid:
@@ -141,6 +153,7 @@ class IssuerHost:
         if kind is Kind.SALE and response_code == APPROVED:
             self._store.capture(identifier, money.amount_minor, final=True)
             self._store.clearing.add(ClearingKind.PRESENTMENT, identifier, money.amount_minor, message=message)
+            self._dispute(token, identifier, money.amount_minor)
         match behaviour:
             case Behaviour.TIMEOUT_THEN_APPROVE | Behaviour.TIMEOUT_THEN_DECLINE | Behaviour.LOST_REVERSAL:
                 return Decision(decided, drop=message.mti in ("0100", "0200"))
@@ -234,7 +247,17 @@ class IssuerHost:
             return INVALID_AMOUNT
         self._store.capture(original.id, money.amount_minor, final=is_final(message))
         self._store.clearing.add(ClearingKind.PRESENTMENT, original.id, money.amount_minor, message=message)
+        if is_final(message):
+            token = self._store.token(self._fingerprint(message.get(2)))
+            self._dispute(token, original.id, original.captured_minor + money.amount_minor)
         return APPROVED
+
+    def _dispute(self, token: Token | None, transaction_id: int, captured_minor: int) -> None:
+        """Some test cards dispute what was captured."""
+        disputed = _DISPUTING.get(Behaviour(token.behaviour)) if token and captured_minor else None
+        if disputed is not None:
+            kind, reason_code = disputed
+            self._store.disputes.open(transaction_id, kind, captured_minor, reason_code)
 
     def _reverse(self, message: Message) -> str:
         """A reversal of something that is not known (yet) is remembered: if it still comes, it is declined.
@@ -256,7 +279,7 @@ class IssuerHost:
         about = self._store.transaction(original.about) if original.about is not None else None
         if _captured(about if about is not None and original.kind is Kind.INCREMENT else original):
             return NO_ACTION_TAKEN
-        if original.kind is Kind.REFUND and self._store.clearing.returned(original.id):
+        if self._store.clearing.returned(original.id) or self._store.disputes.disputed(original.id):
             return NO_ACTION_TAKEN
         self._store.reverse(original.id)
         self._store.clearing.take_back(original.id, message)

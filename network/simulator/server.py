@@ -8,16 +8,17 @@ import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from network.codec import Message, decode, encode
 from network.errors import FrameInvalid, MessageInvalid
 from network.framing import FrameDecoder, frame
-from network.messages import ANSWER_MTI, APPROVED, answer
+from network.messages import ANSWER_MTI, APPROVED, SIGN_OFF, SIGN_ON, answer
 from network.simulator.clearing import Break, make_file
 from network.simulator.control import ControlServer, Tokens
+from network.simulator.disputes import Dispute, Escalation, Outcome
 from network.simulator.faults import Faults
 from network.simulator.host import Decision, IssuerHost
 from network.simulator.store import Store, utc_now
@@ -27,6 +28,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 64 * 1024
+_NOTICE_POLL_SECONDS: Final = 0.1
 # Messages of one connection that are decided or held back at the same time; above it, the peer has to wait.
 _CONCURRENT_MESSAGES: Final = 1024
 
@@ -37,7 +39,8 @@ class SimulatorConfig:
 
     `imk_ac` is a double-length 3DES key (16 bytes). Without a `control_port` there is no control API; with one,
     `control_token` is what its callers have to show; `clearing_token` opens no more of it than the clearing files.
-    `clock` decides on days of clearing.
+    A dispute is told `dispute_delay_seconds` after it was raised, and what is told of it is repeated after
+    `notice_retry_seconds` until it is acknowledged. `clock` decides on days of clearing and on dates of disputes.
     """
 
     journal_file: Path
@@ -51,6 +54,8 @@ class SimulatorConfig:
     lost_acknowledgements: int = 2
     tls: ssl.SSLContext | None = None
     clearing_token: str = field(default="", repr=False)
+    dispute_delay_seconds: float = 2.0
+    notice_retry_seconds: float = 5.0
     clock: Callable[[], datetime] = utc_now
 
     def __post_init__(self) -> None:
@@ -72,6 +77,8 @@ class SimulatorServer:
         self._config = config
         self.faults = Faults()
         self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        # In the order of their signing on.
+        self._signed_on: dict[asyncio.StreamWriter, None] = {}
         self._stopping = False
         self._server: asyncio.Server | None = None
         self._control: ControlServer | None = None
@@ -92,7 +99,9 @@ class SimulatorServer:
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         config = self._config
-        self._store = await loop.run_in_executor(self._thread, Store, config.journal_file, config.clock)
+        self._store = await loop.run_in_executor(
+            self._thread, Store, config.journal_file, config.clock, config.dispute_delay_seconds
+        )
         self._host = IssuerHost(
             self._store,
             config.imk_ac,
@@ -105,9 +114,12 @@ class SimulatorServer:
             tokens = Tokens(config.control_token, config.clearing_token)
             self._control = ControlServer(self, config.host, config.control_port, tokens)
             await self._control.start()
+        self._noticing = asyncio.create_task(self._send_notices(), name="simulator-notices")
 
     async def stop(self) -> None:
         """Closes everything at once; answers that are held back are never sent."""
+        self._noticing.cancel()
+        await asyncio.gather(self._noticing, return_exceptions=True)
         if self._control is not None:
             await self._control.stop()
         if self._server is not None:
@@ -162,6 +174,22 @@ class SimulatorServer:
         """Raises: DayOver."""
         await self._in_thread(self._store.clearing.forget_breaks, day)
 
+    async def disputes(self) -> list[dict[str, Any]]:
+        """Every dispute with what was said of it and whether that was acknowledged; oldest first."""
+        return await self._in_thread(self._store.disputes.all)
+
+    async def raise_dispute(self, wanted: Dispute) -> str:
+        """The number of a new case. Raises: NotDisputable."""
+        return await self._in_thread(self._store.disputes.raise_case, wanted)
+
+    async def escalate_dispute(self, chargeback_id: str, wanted: Escalation) -> None:
+        """Raises: CaseUnknown, CaseClosed, NotDisputable."""
+        await self._in_thread(self._store.disputes.escalate, chargeback_id, wanted)
+
+    async def decide_dispute(self, chargeback_id: str, outcome: Outcome) -> None:
+        """Raises: CaseUnknown, CaseClosed."""
+        await self._in_thread(self._store.disputes.decide, chargeback_id, outcome)
+
     async def _in_thread(self, work: Callable[..., _T], *given: object) -> _T:
         """`work` in one transaction of the journal, in the thread that has it."""
 
@@ -206,6 +234,7 @@ class SimulatorServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             del self._connections[writer]
+            self._signed_on.pop(writer, None)
             writer.transport.abort()
 
     async def _receive(
@@ -216,10 +245,13 @@ class SimulatorServer:
         while (data := await reader.read(_READ_BYTES)) and not self._stopping:
             for raw in decoder.feed(data):
                 message = decode(raw)
+                if message.mti == "0630":
+                    await self._in_thread(self._store.disputes.acknowledged, message)
+                    continue
                 if message.mti not in ANSWER_MTI:
                     raise MessageInvalid("an answer where a request is expected")
                 if message.mti == "0800":
-                    writer.write(frame(encode(answer(message, APPROVED))))
+                    self._manage(message, writer)
                     continue
                 await room.acquire()
                 # Handed over here, before the next message is read: the host decides in the order of arrival.
@@ -228,6 +260,26 @@ class SimulatorServer:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 task.add_done_callback(lambda _: room.release())
+
+    def _manage(self, message: Message, writer: asyncio.StreamWriter) -> None:
+        if message.get(70) == SIGN_ON:
+            self._signed_on[writer] = None
+        elif message.get(70) == SIGN_OFF:
+            self._signed_on.pop(writer, None)
+        writer.write(frame(encode(answer(message, APPROVED))))
+
+    async def _send_notices(self) -> None:
+        """Tells of disputes on the connection that signed on last. What is not acknowledged is repeated."""
+        while True:
+            await asyncio.sleep(_NOTICE_POLL_SECONDS)
+            now = datetime.now(UTC).timestamp()
+            for due in await self._in_thread(self._store.disputes.due, now):
+                writer = next(reversed(self._signed_on), None)
+                if writer is None or writer.is_closing():
+                    break
+                await self._in_thread(self._store.disputes.sent, due.id, now + self._config.notice_retry_seconds)
+                if not self.faults.use("drop_notices"):
+                    writer.write(frame(encode(due.message)))
 
     async def _answer(self, deciding: asyncio.Future[Decision], writer: asyncio.StreamWriter) -> None:
         decision = await asyncio.shield(deciding)

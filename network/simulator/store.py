@@ -19,6 +19,7 @@ from typing import Any, Final
 from network.codec import Message
 from network.messages import MatchingKey, Original
 from network.simulator.clearing import CLEARING_SCHEMA, ClearingBook
+from network.simulator.disputes import DISPUTES_SCHEMA, DisputeDesk
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -167,18 +168,19 @@ class Transaction:
 class Store:
     """One connection, used by one thread at a time. `file` is created when it is missing.
 
-    `clock` decides on days of clearing; what is only noted down bears the real time.
+    `clock` decides on days of clearing and on what is said of disputes; what is only noted down bears the real time.
     """
 
-    def __init__(self, file: Path, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, file: Path, clock: Callable[[], datetime] = utc_now, dispute_delay_seconds: float = 0.0) -> None:
         self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._database.row_factory = sqlite3.Row
         self._database.execute("PRAGMA journal_mode = WAL")
         # A killed process loses nothing with this; only a killed machine could lose the last messages.
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._upgrade()
-        self._database.executescript(_SCHEMA + CLEARING_SCHEMA)
+        self._database.executescript(_SCHEMA + CLEARING_SCHEMA + DISPUTES_SCHEMA)
         self.clearing = ClearingBook(self._database, clock)
+        self.disputes = DisputeDesk(self._database, self.clearing, clock, dispute_delay_seconds)
         self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _upgrade(self) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from redis.asyncio import Redis
 
-from domain.network import AuthorizeCommand, LateAnswer, SealedCredential
+from domain.network import AuthorizeCommand, SealedCredential
 from network.gateway import NetworkGateway
 from network.link import NetworkLink
 from sealing import Unsealer
@@ -33,13 +33,14 @@ async def authorize() -> None:
         ACQUIRER_ID,
         PATIENCE_SECONDS,
         _ignore,
+        _ignore,
     )
     await gateway.start()
     await gateway.authorize(command)
 
 
-async def _ignore(late: LateAnswer) -> None:
-    del late
+async def _ignore(told: object) -> None:
+    del told
 
 
 asyncio.run(authorize())

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.cards import luhn_check_digit
 from domain.currency import Currency
+from domain.disputes import ChargebackNotice
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import AuthorizeCommand, LateAnswer, ProvisionCommand, SealedCredential
@@ -102,6 +103,7 @@ class Rig:
     port: int
     private_key: bytes = field(default_factory=lambda: X25519PrivateKey.generate().private_bytes_raw())
     late_answers: list[LateAnswer] = field(default_factory=list)
+    chargebacks: list[ChargebackNotice] = field(default_factory=list)
     deaf: bool = False
     gateways: list[NetworkGateway] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -128,6 +130,7 @@ class Rig:
             ACQUIRER_ID,
             answer_timeout_seconds,
             self.on_late_answer,
+            self.on_chargeback,
         )
         self.gateways.append(gateway)
         await gateway.start(wait_seconds=wait_seconds)
@@ -146,6 +149,11 @@ class Rig:
         if self.deaf:
             raise ConnectionError("the receiver of late answers is away")
         self.late_answers.append(late)
+
+    async def on_chargeback(self, notice: ChargebackNotice) -> None:
+        if self.deaf:
+            raise ConnectionError("the receiver of disputes is away")
+        self.chargebacks.append(notice)
 
     async def leave_sending(self, command: AuthorizeCommand, attempts: int = 1) -> None:
         """Journals `command` as a worker does that dies between its commit and the network."""

@@ -32,6 +32,9 @@ def test_every_scripted_fault_has_a_card() -> None:
     assert {entry.behaviour for entry in SCRIPTED.values()} == set(Behaviour) - {
         Behaviour.APPROVE,
         Behaviour.REFUND_RETURN,
+        Behaviour.DISPUTE_FRAUDULENT,
+        Behaviour.DISPUTE_NOT_RECEIVED,
+        Behaviour.INQUIRY,
     }
 
 
