@@ -445,6 +445,7 @@ BEGIN
     SELECT last_value INTO horizon FROM ledger.transfers_sequence_seq;
     SELECT array_agg(DISTINCT virtualtransaction) INTO writers FROM pg_locks
         WHERE relation = 'ledger.transfers'::regclass AND mode = 'RowExclusiveLock' AND granted
+        AND pid IS DISTINCT FROM pg_backend_pid()
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
     WHILE EXISTS (SELECT FROM pg_locks WHERE virtualtransaction = ANY (writers)
         AND relation = 'ledger.transfers'::regclass AND mode = 'RowExclusiveLock') LOOP

@@ -85,6 +85,9 @@ class Model:
         return True
 
     def _transfer(self, step: Transfer) -> bool:
+        # What no transfer may be is refused before anyone looks whether the id is taken, as in TigerBeetle.
+        if isinstance(step, Post | Pending) and step.debit_account == step.credit_account:
+            raise Refused("accounts_must_be_different")
         if step.id in self.transfers:
             if self.transfers[step.id] != step:
                 raise Refused("exists_with_different_content")
@@ -130,8 +133,6 @@ class Model:
 
     def _move(self, transfer: Post | Pending, *, posted: int = 0, pending: int = 0) -> None:
         released = pending < 0
-        if transfer.debit_account == transfer.credit_account:
-            raise Refused("accounts_must_be_different")
         debit = self.accounts.get(transfer.debit_account)
         credit = self.accounts.get(transfer.credit_account)
         if debit is not None:
