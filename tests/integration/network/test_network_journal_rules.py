@@ -178,3 +178,110 @@ async def test_of_many_reversals_and_sendings_at_once_one_side_wins(journal: Jou
         key = entry.effect.effect_key
         begun, undone = await asyncio.gather(journal.begin(key), journal.decide_reversal(f"reverse-{key}", key))
         assert begun == (undone is not None)
+
+
+_INSERT = (
+    "INSERT INTO network.messages (effect_key, kind, state, mti, acquirer_id, amount_minor, currency, payment_id,"
+    " acceptor, original_effect_key, final, dispute) VALUES (:key, :kind, 'created', '0200', '1', :amount, 'USD',"
+    " 'pay_1', '{}', :original, :final, CAST(:dispute AS jsonb))"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("capture", {}),
+        ("sale", {"final": True}),
+        ("sale", {"original": True}),
+        ("increment", {"original": False}),
+        ("verify", {"amount": 1}),
+        ("represent", {}),
+        ("accept", {"original": False, "dispute": "{}"}),
+        ("sale", {"dispute": "{}"}),
+        ("loan", {}),
+    ],
+    ids=[
+        "a capture that says nothing of others",
+        "a last sale",
+        "a sale about something",
+        "an increment of nothing",
+        "a verification that takes money",
+        "an answer to no dispute",
+        "an acceptance of no payment",
+        "a sale about a dispute",
+        "an unknown kind",
+    ],
+)
+async def test_a_message_of_a_kind_has_what_belongs_to_it(
+    engine: AsyncEngine, journal: Journal, kind: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(DBAPIError):
+        await _insert(engine, journal, kind, changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("capture", {"final": False}),
+        ("sale", {}),
+        ("increment", {}),
+        ("verify", {}),
+        ("represent", {"dispute": "{}"}),
+        ("accept", {"dispute": "{}"}),
+    ],
+)
+async def test_a_message_with_what_belongs_to_it_is_journaled(
+    engine: AsyncEngine, journal: Journal, kind: str, changes: dict[str, Any]
+) -> None:
+    await _insert(engine, journal, kind, changes)
+
+
+async def _insert(engine: AsyncEngine, journal: Journal, kind: str, changes: dict[str, Any]) -> None:
+    original = await opened(journal)
+    about = changes.get("original", kind in ("capture", "increment", "represent", "accept"))
+    given = {
+        "key": secrets.token_hex(8),
+        "kind": kind,
+        "amount": changes.get("amount", 0 if kind == "verify" else 1),
+        "original": original.effect.effect_key if about else None,
+        "final": changes.get("final"),
+        "dispute": changes.get("dispute"),
+    }
+    async with engine.begin() as connection:
+        await connection.execute(text(_INSERT), given)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [
+        ("response_code = '00', settlement_date = '2025-10-21'", True),
+        ("response_code = '00'", False),
+        ("response_code = '05', settlement_date = '2025-10-21'", False),
+        ("response_code = '05'", True),
+    ],
+)
+async def test_what_moves_money_has_a_day_of_clearing_and_nothing_else_has(
+    engine: AsyncEngine, journal: Journal, answer: str, accepted: bool
+) -> None:
+    entry = await journal.open(effect(kind=Kind.SALE), ACCEPTOR, "box")
+    assert entry is not None
+    key = entry.effect.effect_key
+    assert await journal.begin(key)
+    answered = f"state = 'answered', answered_at = now(), {answer}"
+    if not accepted:
+        with pytest.raises(DBAPIError):
+            await change(engine, key, answered)
+        return
+    await change(engine, key, answered)
+    with pytest.raises(DBAPIError):
+        await change(engine, key, "settlement_date = '2025-10-22'")
+
+
+async def test_an_authorization_has_no_day_of_clearing(engine: AsyncEngine, journal: Journal) -> None:
+    entry = await opened(journal, state="sending")
+    with pytest.raises(DBAPIError):
+        await change(
+            engine,
+            entry.effect.effect_key,
+            "state = 'answered', answered_at = now(), response_code = '00', settlement_date = '2025-10-21'",
+        )
