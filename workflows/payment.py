@@ -561,9 +561,11 @@ class PaymentWorkflow(DurableSteps):
             money=Money(amount_minor, self._request.money.currency),
             final=closes,
         )
-        self._in_background(self._advise_capture(command))
+        self._in_background(self._advise_capture(number, command))
 
-    async def _advise_capture(self, command: CaptureCommand) -> None:
+    async def _advise_capture(self, number: int, command: CaptureCommand) -> None:
+        # In their order: the network takes none after the last one.
+        await workflow.wait_condition(lambda: self._captures_advised == number - 1)
         await self._until_done(
             f"network.capture:{command.effect_key}",
             lambda: workflow.execute_activity_method(NetworkActivities.capture, command, **NETWORK_ADVICE),

@@ -37,7 +37,7 @@ class OmitsTheAdvice(PaymentWorkflow):
     async def run(self, request: PaymentRequest) -> PaymentSnapshot:
         return await super().run(request)
 
-    async def _advise_capture(self, command: CaptureCommand) -> None:
+    async def _advise_capture(self, number: int, command: CaptureCommand) -> None:
         return
 
 

@@ -174,6 +174,24 @@ async def test_a_partial_capture_that_is_not_final_leaves_the_rest_open(world: W
     assert (last.status, last.amount_captured_minor) == (S.CAPTURED, 1050)
 
 
+async def test_captures_are_told_to_the_network_in_their_order(world: World) -> None:
+    heard = asyncio.Event()
+
+    async def wait(_: Any) -> Any:
+        await heard.wait()
+        return Acknowledged(NOW)
+
+    world.outside.capture.then(wait, Acknowledged(NOW))
+    await world.pay()
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    await world.until(lambda _: bool(world.outside.capture.calls))
+    assert [command.final for command in world.outside.capture.calls] == [False]
+    heard.set()
+    await world.until(lambda _: len(world.outside.capture.calls) == 2)
+    assert [command.final for command in world.outside.capture.calls] == [False, True]
+
+
 async def test_a_final_partial_capture_releases_the_rest(world: World) -> None:
     await world.pay()
     snapshot = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400))
