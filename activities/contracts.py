@@ -30,6 +30,7 @@ from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reverse
 from domain.payments import CaptureMethod
 from domain.records import PaymentChange, Recorded
 from domain.risk import RiskAction, RiskSignals
+from domain.settlement import BreakDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,80 @@ class NetworkActivities(Protocol):
 
     @activity.defn(name="network.accept")
     async def accept(self, command: AcceptCommand) -> Acknowledged: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a day's settlement (`day`: ISO 8601), from `cursor` on (None: from its beginning)."""
+
+    day: str
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBreak:
+    """A difference that somebody has to look at. `has_merchant` says whether a merchant can bear it."""
+
+    break_id: str
+    summary: str
+    at_risk_minor: int
+    has_merchant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """`cursor` is None when the stage is done. `breaks` are the open breaks that it came across."""
+
+    cursor: str | None = None
+    breaks: tuple[OpenBreak, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementReport:
+    """A day in figures: the file's records, how many were found to be what, breaks and payouts."""
+
+    day: str
+    file_id: str
+    records: int
+    verdicts: dict[str, int]
+    breaks: int
+    open_breaks: int
+    payouts: int
+
+
+class SettlementActivities(Protocol):
+    @activity.defn(name="settlement.begin")
+    async def begin(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.gather_ours")
+    async def gather_ours(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.gather_theirs")
+    async def gather_theirs(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.match")
+    async def match(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.find_missing")
+    async def find_missing(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.tell_payments")
+    async def tell_payments(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.list_breaks")
+    async def list_breaks(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.pay_out")
+    async def pay_out(self, stage: Stage) -> StageDone: ...
+
+    @activity.defn(name="settlement.finish")
+    async def finish(self, stage: Stage) -> SettlementReport: ...
+
+    @activity.defn(name="settlement.check_break")
+    async def check_break(self, break_id: str) -> None: ...
+
+    @activity.defn(name="settlement.resolve_break")
+    async def resolve_break(self, decision: BreakDecision) -> None: ...
 
 
 class NotifyActivities(Protocol):

@@ -109,7 +109,6 @@ class SettlementActivities(contracts.SettlementActivities):
             lines = await store.cleared(connection, _day(stage), int(stage.cursor or 0), _PAGE)
         for line in lines:
             await self._tell(line, stage.day)
-            activity.heartbeat()
         return StageDone(str(lines[-1].line) if len(lines) == _PAGE else None)
 
     @activity.defn(name="settlement.list_breaks")

@@ -17,11 +17,13 @@ from config.settings import (
     ApiSettings,
     CodecSettings,
     DatabaseSettings,
+    DocumentSettings,
     HsmSettings,
     RedisSettings,
     SealingSettings,
     TemporalSettings,
 )
+from documents.storage import Bucket, DocumentStorage
 from sealing import Sealer
 from store.engine import create_engine, reading
 from temporal.client import connect
@@ -43,6 +45,8 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         sealer = Sealer(SealingSettings().public_key.get_secret_value())
         vault = Vault(engine, redis, provider, sealer)
         stack.callback(vault.close)
+        documents = DocumentStorage(Bucket.of(DocumentSettings()))
+        stack.push_async_callback(documents.close)
         settle()
         yield ApiContext(
             settings=settings,
@@ -50,6 +54,7 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
             reader=reading(engine),
             temporal=await connect(TemporalSettings(), CodecSettings(), lazy=True),
             vault=vault,
+            documents=documents,
             sessions=SessionTokens(
                 settings.jwt_private_key.get_secret_value().encode(),
                 settings.jwt_issuer,
@@ -62,7 +67,7 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
 def main() -> None:
     configure_logging()
     settings = ApiSettings()
-    app = create_app(lambda: open_context(settings), settings.max_body_bytes)
+    app = create_app(lambda: open_context(settings), settings.max_body_bytes, settings.max_upload_bytes)
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_config=None)
 
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from api.context import ApiContext
 from api.errors import CATALOGUE, ApiError, unavailable
 from api.middleware import BodyLimit, RequestIds
-from api.routes import payment_methods, payments, users
+from api.routes import disputes, payment_methods, payments, settlement, users
 from api.schemas.common import ErrorAnswer
 
 _log = logging.getLogger("durapay.api")
@@ -55,7 +55,7 @@ _ROUTING_ERRORS = {400: "body_invalid", 404: "route_missing", 405: "method_not_a
 Lifespan = Callable[[], AbstractAsyncContextManager[ApiContext]]
 
 
-def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastAPI:
+def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_upload_bytes: int = 6 * 1024**2) -> FastAPI:
     """The API on the context that `open_context` opens at start-up and closes at the end."""
 
     @asynccontextmanager
@@ -74,11 +74,11 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024) -> FastA
         redoc_url=None,
         dependencies=[Depends(_refuse_nul)],
     )
-    for router in (users.router, payment_methods.router, payments.router):
+    for router in (users.router, payment_methods.router, payments.router, disputes.router, settlement.router):
         app.include_router(router)
     _add_pages(app)
     _add_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_upload_bytes=max_upload_bytes)
     app.add_middleware(RequestIds)
     return app
 

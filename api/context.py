@@ -11,6 +11,7 @@ from temporalio.client import Client
 
 from api.sessions import SessionTokens
 from config.settings import ApiSettings
+from documents.storage import DocumentStorage
 from vault.service import Vault
 
 
@@ -23,6 +24,7 @@ class ApiContext:
     reader: AsyncEngine
     temporal: Client
     vault: Vault
+    documents: DocumentStorage
     sessions: SessionTokens
 
 

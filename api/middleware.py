@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -45,26 +46,35 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-class BodyLimit:
-    """Refuses a body of more than `max_bytes`, also one that comes without a length, before it is held in memory."""
+# The routes that take files.
+_UPLOADS = re.compile(r"/v1/disputes/[^/]+/evidence")
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+
+class BodyLimit:
+    """Refuses a body of more than `max_bytes`, also one that comes without a length, before it is held in memory.
+
+    A body with a file may have `max_upload_bytes`; it is read once its caller is known.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_upload_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         received = 0
+        limit = self._max_upload_bytes if _UPLOADS.fullmatch(scope["path"]) else self._max_bytes
 
         async def bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > limit:
                 # Not an ApiError: while it reads a body FastAPI lets HTTP exceptions alone pass as they are.
-                raise HTTPException(413, f"The body may have {self._max_bytes} bytes at most.")
+                raise HTTPException(413, f"The body may have {limit} bytes at most.")
             return message
 
         await self._app(scope, bounded, send)

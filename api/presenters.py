@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from api.schemas.disputes import DisputeObject, EvidenceFileObject, EvidenceObject
 from api.schemas.payment_methods import CardObject
 from api.schemas.payments import MerchantBody, PaymentObject, RefundObject, RiskObject
+from domain.disputes import reason_of
 from store.queries import Row
 from workflows.messages import PaymentRequest
 
@@ -84,6 +87,46 @@ def card_object(row: Row, livemode: bool) -> CardObject:
         exp_year=row["exp_year"],
         status=row["status"],
         livemode=livemode,
+        created=row["created_at"],
+    )
+
+
+def dispute_object(row: Row, livemode: bool) -> DisputeObject:
+    return DisputeObject(
+        id=row["id"],
+        payment=row["payment_id"],
+        kind=row["kind"],
+        status=row["status"],
+        status_reason=row["status_reason"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        fee_minor=row["fee_minor"],
+        reason=reason_of(row["reason_code"]),
+        reason_code=row["reason_code"],
+        network_case=row["chargeback_id"],
+        due_by=row["due_by"],
+        overdue=row["overdue"],
+        evidence=EvidenceObject(
+            texts=row["texts"],
+            files=[evidence_file_object(file) for file in row["files"]],
+            submitted_at=row["submitted_at"],
+            acknowledged_at=row["represented_at"],
+            sha256=row["evidence_sha256"],
+        ),
+        livemode=livemode,
+        created=row["created_at"],
+        closed=row["closed_at"],
+    )
+
+
+def evidence_file_object(row: Mapping[str, Any]) -> EvidenceFileObject:
+    return EvidenceFileObject(
+        id=row["id"],
+        purpose=row["purpose"],
+        name=row["name"],
+        content_type=row["content_type"],
+        size_bytes=row["size_bytes"],
+        sha256=row["sha256"],
         created=row["created_at"],
     )
 

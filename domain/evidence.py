@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,6 +55,23 @@ MAX_TEXT_LENGTH = 5_000
 MAX_FILE_BYTES = 5 * 1024 * 1024
 MAX_FILES = 10
 MAX_FILE_NAME_LENGTH = 100
+
+# The network's message has room for one line. What contradicts the cardholder comes before what describes the sale.
+MAX_STATEMENT_LENGTH = 90
+_STATEMENTS = (
+    TextField.UNCATEGORIZED_TEXT,
+    TextField.REFUND_REFUSAL_EXPLANATION,
+    TextField.DUPLICATE_CHARGE_EXPLANATION,
+    TextField.PRODUCT_DESCRIPTION,
+)
+
+
+def statement_of(texts: Mapping[str, str]) -> str:
+    """One line of printable ASCII, 90 characters at most, in the merchant's words; empty if nothing of it is said."""
+    said = next((texts[field] for field in _STATEMENTS if texts.get(field)), "")
+    plain = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode()
+    line = " ".join("".join(character if character.isprintable() else " " for character in plain).split())
+    return line[:MAX_STATEMENT_LENGTH].rstrip()
 
 
 @dataclass(frozen=True, slots=True)

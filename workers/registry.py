@@ -10,16 +10,26 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from temporal.task_queues import TaskQueue
+from workers.heartbeats import Heartbeats
 from workers.sandbox import sandbox
+from workflows.dispute import DisputeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
+from workflows.settlement import BreakWorkflow, SettlementWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
 # A worker that died is no longer waited for after this long; the default is ten seconds. A worker that is only slow
 # loses its cache of that workflow, which costs a replay.
 _STICKY_TIMEOUT = timedelta(seconds=3)
 
-WORKFLOWS: Sequence[type] = (PaymentWorkflow, RefundWorkflow, TokenProvisioningWorkflow)
+WORKFLOWS: Sequence[type] = (
+    PaymentWorkflow,
+    RefundWorkflow,
+    TokenProvisioningWorkflow,
+    DisputeWorkflow,
+    SettlementWorkflow,
+    BreakWorkflow,
+)
 
 
 def payments_worker(client: Client, activities: Sequence[Callable[..., Any]], build_id: str) -> Worker:
@@ -50,4 +60,5 @@ def activity_worker(
         activities=activities,
         build_id=build_id,
         max_concurrent_activities=concurrency,
+        interceptors=[Heartbeats()],
     )

@@ -22,9 +22,11 @@ from activities.network import NetworkActivities
 from activities.notify import NotifyActivities
 from activities.payment_methods import PaymentMethodActivities
 from activities.payments import PaymentActivities
+from activities.settlement import SettlementActivities, Tell
 from activities.step_up import StepUpActivities
 from activities.vault import VaultActivities
 from config.settings import (
+    ClearingSettings,
     DatabaseSettings,
     DisputeSettings,
     DocumentSettings,
@@ -41,6 +43,7 @@ from config.settings import (
 )
 from documents.evidence import EvidenceArchive
 from documents.storage import Bucket, DocumentStorage
+from domain.clearing import ClearingKind
 from domain.disputes import ChargebackNotice
 from domain.ids import dispute_workflow_id, payment_workflow_id
 from domain.network import LateAnswer
@@ -50,6 +53,8 @@ from fraud.model import load_model
 from ledger.books import PaymentBooks
 from ledger.dispute_books import DisputeBooks
 from ledger.fees import PlatformFee
+from ledger.settlement import SettlementBooks
+from network.clearing import ClearingHouse
 from network.gateway import NetworkGateway
 from network.link import NetworkLink
 from notify.channels import Channel
@@ -61,11 +66,13 @@ from notify.recipients import load_recipient
 from notify.relay import Relay
 from notify.service import Notifier
 from sealing import Sealer, Unsealer
+from settlement.store import Cleared
 from store.engine import create_engine
 from temporal.task_queues import TaskQueue
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.service import Vault
 from workers.registry import activity_worker, payments_worker
+from workflows.messages import CaptureCleared, RefundReturned
 
 _log = logging.getLogger(__name__)
 
@@ -231,6 +238,51 @@ async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worke
     return activity_worker(client, TaskQueue.NOTIFY, [activities.deliver], build_id, concurrency=16)
 
 
+async def _settlement(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    engine, settings = _engine(stack), ClearingSettings()
+    clearing = ClearingHouse(settings.url, settings.token.get_secret_value())
+    stack.push_async_callback(clearing.aclose)
+    activities = SettlementActivities(engine, SettlementBooks(engine), clearing, _tell_payment(client))
+    return activity_worker(
+        client,
+        TaskQueue.SETTLEMENT,
+        [
+            activities.begin,
+            activities.gather_ours,
+            activities.gather_theirs,
+            activities.match,
+            activities.find_missing,
+            activities.tell_payments,
+            activities.list_breaks,
+            activities.pay_out,
+            activities.finish,
+            activities.check_break,
+            activities.resolve_break,
+        ],
+        build_id,
+    )
+
+
+def _tell_payment(client: Client) -> Tell:
+    async def tell(line: Cleared, day: str) -> None:
+        handle = client.get_workflow_handle(payment_workflow_id(line.payment_id))
+        try:
+            match line.kind:
+                case ClearingKind.PRESENTMENT:
+                    await handle.signal("capture_cleared", CaptureCleared(line.effect_key, line.amount_minor, day))
+                case ClearingKind.REFUND_RETURNED:
+                    refund_id = line.effect_key.partition(":")[0]
+                    await handle.signal("refund_returned", RefundReturned(refund_id, line.reason_code or "unknown"))
+                case _:
+                    pass  # fees, chargebacks and reversals change nothing of the payment itself
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            _log.warning("%s is closed and does not hear of line %d of %s", line.payment_id, line.line, day)
+
+    return tell
+
+
 def _engine(stack: AsyncExitStack) -> AsyncEngine:
     settings = DatabaseSettings()
     engine = create_engine(settings.url.get_secret_value(), pool_size=settings.pool_size)
@@ -249,4 +301,5 @@ _OPENERS: dict[TaskQueue, Opener] = {
     TaskQueue.VAULT: _vault,
     TaskQueue.NETWORK: _network,
     TaskQueue.NOTIFY: _notify,
+    TaskQueue.SETTLEMENT: _settlement,
 }

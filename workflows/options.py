@@ -23,6 +23,15 @@ class CallOptions(LocalOptions):
     task_queue: str
 
 
+class WatchedOptions(CallOptions):
+    """`heartbeat_timeout` is how long a worker may be silent before it counts as dead (`workers/heartbeats.py`)."""
+
+    heartbeat_timeout: timedelta
+
+
+_NETWORK_WORKER_SILENT = timedelta(seconds=4)
+
+
 # Milliseconds in our own trust zone, idempotent. The default first back-off of a second would turn one lost
 # connection into a second of waiting.
 LOCAL_STEP = LocalOptions(
@@ -43,17 +52,19 @@ VAULT_CALL = CallOptions(
 CREDENTIAL_LIFETIME = timedelta(minutes=4)
 
 # The adapter itself waits ten seconds for the host's answer and then says `Unknown`; five more are for a slow worker.
-NETWORK_CALL = CallOptions(
+NETWORK_CALL = WatchedOptions(
     task_queue=TaskQueue.NETWORK,
     start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=_NETWORK_WORKER_SILENT,
     schedule_to_close_timeout=timedelta(seconds=40),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)),
 )
 
 # Advices and reversals must arrive, and repeating them is safe: hours of back-off before anybody is called.
-NETWORK_ADVICE = CallOptions(
+NETWORK_ADVICE = WatchedOptions(
     task_queue=TaskQueue.NETWORK,
     start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=_NETWORK_WORKER_SILENT,
     schedule_to_close_timeout=timedelta(hours=4),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
 )

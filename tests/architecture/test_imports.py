@@ -62,7 +62,9 @@ def test_the_api_reaches_of_the_services_only_the_vault_documents_and_the_users_
     }
     services = {module for module in reached if _within(module, SERVICES)}
     assert {
-        module for module in services if not _within(module, {"vault", "documents", "notify.inbox", "notify.push_tokens"})
+        module
+        for module in services
+        if not _within(module, {"vault", "documents", "notify.inbox", "notify.push_tokens"})
     } == set()
 
 

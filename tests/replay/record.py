@@ -19,7 +19,15 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from domain.ids import TOKEN, new_id, payment_workflow_id, provisioning_workflow_id, refund_workflow_id
+from activities.contracts import StageDone
+from domain.ids import (
+    TOKEN,
+    dispute_workflow_id,
+    new_id,
+    payment_workflow_id,
+    provisioning_workflow_id,
+    refund_workflow_id,
+)
 from domain.outcomes import Acknowledged
 from embedded.servers import binary
 from store.engine import create_engine
@@ -28,15 +36,25 @@ from temporal import search_attributes
 from temporal.search_attributes import NEEDS_ATTENTION
 from temporal.task_queues import TaskQueue
 from tests.replay.codec import replay_converter
+from tests.replay.disputes import DISPUTES
+from tests.replay.disputes import Scenario as DisputeScenario
 from tests.replay.history_files import save
 from tests.replay.provisioning import open_provisioning
 from tests.replay.scenarios import PAYMENTS, REFUNDS, WINDOWS, Scenario, Stage
+from tests.support.dispute_world import open_dispute_world
+from tests.support.settlement_world import open_settlement_world
 from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, open_world
-from workflows.messages import RetryRequest, TokenProvisioning
+from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
+from workflows.settlement import BreakWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
-SCENARIOS = {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)} | {"token_provisioning"}
+# Those of disputes have names that those of payments have, too.
+SCENARIOS = (
+    {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)}
+    | {f"dispute_{scenario.__name__}" for scenario in DISPUTES}
+    | {"token_provisioning", "settlement"}
+)
 
 
 async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
@@ -47,8 +65,13 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
     for scenario in REFUNDS:
         if wanted(scenario.__name__):
             await _record_refund(engine, scenario)
+    for dispute in DISPUTES:
+        if wanted(f"dispute_{dispute.__name__}"):
+            await _record_dispute(engine, dispute)
     if wanted("token_provisioning"):
         await _record_provisioning()
+    if wanted("settlement"):
+        await _record_settlement()
 
 
 async def _record_payment(engine: AsyncEngine, scenario: Scenario) -> None:
@@ -71,6 +94,14 @@ async def _record_refund(engine: AsyncEngine, scenario: Scenario) -> None:
         )
 
 
+async def _record_dispute(engine: AsyncEngine, scenario: DisputeScenario) -> None:
+    s3 = shared_server("moto")["endpoint"]
+    async with _environment() as environment, open_dispute_world(environment, engine, s3) as world:
+        await scenario(world)
+        await world.closed()
+        await _save(f"dispute_{scenario.__name__}", environment.client, dispute_workflow_id(world.chargeback_id))
+
+
 async def _record_provisioning() -> None:
     async with _environment() as environment, open_provisioning(environment.client) as network:
         handle = await _provision(environment.client)
@@ -84,6 +115,22 @@ async def _record_provisioning() -> None:
         await handle.execute_update(TokenProvisioningWorkflow.retry, RetryRequest("operator-1", "network.provision"))
         await handle.result()
         await _save("token_provisioning_parked_and_retried", environment.client, handle.id)
+
+
+async def _record_settlement() -> None:
+    """A day in pages that finds a break, and the break's end by two operators."""
+    async with _environment() as environment, open_settlement_world(environment.client) as world:
+        world.outside.stages["match"].then(StageDone("500"), StageDone())
+        world.outside.stages["list_breaks"].then(StageDone(None, (world.found,)))
+        world.outside.check.then("break_amount")
+        handle = await world.settle()
+        await handle.result()
+        await _save("settlement", environment.client, handle.id)
+        for operator in ("operator-1", "operator-2"):
+            decision = ResolveRequest(operator, "settlement.break", Resolution.WRITE_OFF, "too small to claim")
+            await world.break_handle.execute_update(BreakWorkflow.resolve, decision)
+        await world.break_handle.result()
+        await _save("settlement_break_written_off", environment.client, world.break_handle.id)
 
 
 async def _provision(client: Client) -> WorkflowHandle[TokenProvisioningWorkflow, None]:

@@ -9,12 +9,13 @@ from types import ModuleType
 
 import activities.contracts
 import domain
+import workflows.dispute_messages
 import workflows.messages
 
 
 def _modules() -> list[ModuleType]:
     names = (module.name for module in pkgutil.iter_modules(domain.__path__, "domain."))
-    return [workflows.messages, activities.contracts, *map(importlib.import_module, names)]
+    return [workflows.messages, workflows.dispute_messages, activities.contracts, *map(importlib.import_module, names)]
 
 
 def message_types() -> list[type]:
