@@ -3,11 +3,12 @@
 
 PYTHON311 ?= python3.11
 WORKERS ?= 2
+MINUTES ?= 10
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check lint format types contracts bench train replay record lock clean softhsm
+.PHONY: help demo up test faults check lint format types contracts bench train replay record lock clean softhsm
 
 help: ## list the targets
 	@grep -E '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -20,6 +21,9 @@ up: $(INSTALLED) softhsm ## start everything and keep it running until Ctrl-C
 
 test: $(INSTALLED) softhsm ## all tests, on real servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
+
+faults: $(INSTALLED) softhsm ## disasters at random for MINUTES (10), under a random SEED or a given one
+	$(BIN)/python -m tests.faults.kit --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: lint types contracts ## lint, types and import contracts
 

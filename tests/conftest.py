@@ -23,6 +23,7 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
+from xdist.scheduler import LoadFileScheduling
 
 from embedded.servers import binary
 from embedded.softhsm import HsmToken, create_token
@@ -44,6 +45,19 @@ _CODEC = EncryptionCodec({"test": secrets.token_bytes(32)}, "test")
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         open_run()
+
+
+class _FaultsTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A file goes to one process, and the tests with faults all go to the same: they share a platform of their own,
+    whose start costs more than most of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/faults" if nodeid.startswith("tests/faults/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    return _FaultsTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,50 +1,78 @@
-"""A platform of these tests' own: they kill its processes and break its network."""
+"""One platform of these tests' own for all of them: they kill its processes, stop them, and spoil what they say."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from store.engine import create_engine
-from tests.support.keeper import PLATFORM_DATABASES
-from tests.support.platform import Platform
+from tests.faults.kit.cases import LOST_ACKNOWLEDGEMENTS, Kit, opened, spoiled
+from tests.faults.kit.platform import FaultyPlatform
+from tests.faults.kit.proxy import Direction, Fault, drop
+from tests.faults.kit.wire import network_message
 from tests.support.shared import run_folder
-from tests.support.shop import Network, Shop
-
-_NAME = "faults"
+from tests.support.shop import Json, Wallet, until
 
 
-@pytest_asyncio.fixture(scope="module")
-async def own_platform() -> AsyncIterator[Platform]:
-    # The folder's name changes, so that a second module of the same run starts from nothing but the database.
-    folder = run_folder() / f"{_NAME}-{secrets.token_hex(3)}"
-    platform = Platform(_NAME, folder, PLATFORM_DATABASES[_NAME])
+@pytest_asyncio.fixture(scope="session")
+async def faulty_platform() -> AsyncIterator[FaultyPlatform]:
+    platform = FaultyPlatform(run_folder() / f"faults-{secrets.token_hex(3)}")
     try:
         await platform.start()
         yield platform
     finally:
-        await platform.stop()
+        await platform.end()
 
 
 @pytest_asyncio.fixture(scope="module")
-async def database(own_platform: Platform) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(own_platform.access.database_url, pool_size=2)
-    yield engine
-    await engine.dispose()
+async def kit(faulty_platform: FaultyPlatform) -> AsyncIterator[Kit]:
+    """An account of the module's own."""
+    async with opened(faulty_platform) as kit:
+        yield kit
 
 
-@pytest_asyncio.fixture(scope="module")
-async def shop(own_platform: Platform, database: AsyncEngine) -> AsyncIterator[Shop]:
-    shop = await Shop.open(own_platform.access, database)
-    yield shop
-    await shop.http.aclose()
+@pytest_asyncio.fixture(scope="session")
+async def unacknowledged(faulty_platform: FaultyPlatform) -> AsyncIterator[asyncio.Task[Json]]:
+    """A payment whose reversal's acknowledgement is lost again and again. The pauses between the repeats become long,
+    so it goes on beside other cases, of which none spoils the link to the network."""
+    task = asyncio.create_task(_reverse_again_and_again(faulty_platform))
+    yield task
+    task.cancel()
 
 
-@pytest_asyncio.fixture(scope="module")
-async def network(own_platform: Platform, database: AsyncEngine) -> AsyncIterator[Network]:
-    network = Network(own_platform.access, database)
-    yield network
-    await network.close()
+async def _reverse_again_and_again(platform: FaultyPlatform) -> Json:
+    async with opened(platform) as kit:
+        wallet, amount = await kit.wallet(), kit.amount()
+        answer_lost = Fault("0110", Direction.TO_CLIENT, network_message("0110", amount_minor=amount), drop)
+        acknowledgements = network_message("0430", amount_minor=amount)
+        lost = Fault("0430", Direction.TO_CLIENT, acknowledgements, drop, times=LOST_ACKNOWLEDGEMENTS)
+        with spoiled(platform.network, answer_lost), spoiled(platform.network, lost):
+            answer = await kit.shop.pay(wallet.card_id, amount, capture_method="manual")
+            path = f"/v1/payments/{answer.json()['id']}"
+            shown = await until(
+                lambda: kit.shop.http.get(path),
+                # The database may be down for a moment.
+                lambda found: found.status_code == 200 and found.json()["status"] == "voided",
+                seconds=120,
+            )
+        assert lost.struck == LOST_ACKNOWLEDGEMENTS
+        payment: Json = shown.json()
+        return payment
+
+
+@pytest_asyncio.fixture
+async def wallet(kit: Kit) -> Wallet:
+    return await kit.wallet()
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def healed(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Whatever a case did, and however it ended, the next one finds everything running."""
+    # The proxy's own tests need no platform.
+    kit: Kit | None = request.getfixturevalue("kit") if "kit" in request.fixturenames else None
+    yield
+    if kit is not None:
+        await kit.platform.heal()

@@ -25,6 +25,7 @@ from temporalio.client import Client
 from domain.cards import luhn_check_digit
 from sealing import PAN_PURPOSE, Unsealer
 from temporal.codec import ENCODING, EncryptionCodec
+from tests.support.canaries import check_absent, check_no_code, written_forms
 from tests.support.platform import Access
 from tests.support.shared import run_folder
 from tests.support.shop import Json, Network, Sandbox, Shop, order, until
@@ -154,35 +155,6 @@ async def canaries(platform: Access, shop: Shop, database: AsyncEngine, network:
         error_bodies=tuple(errors),
         user_ids=users,
     )
-
-
-def _forms(value: str) -> Iterator[bytes]:
-    """How a value may be written down: as it is, in hex, in base64, grouped as on a card."""
-    yield value.encode()
-    yield value.encode().hex().encode()
-    if value.isdigit():
-        yield " ".join(value[start : start + 4] for start in range(0, len(value), 4)).encode()
-        yield "-".join(value[start : start + 4] for start in range(0, len(value), 4)).encode()
-        # Packed decimal, as ISO 8583 and EMV carry numbers; as bytes, and their hex.
-        packed = bytes.fromhex(value if len(value) % 2 == 0 else f"0{value}")
-        yield packed
-        yield packed.hex().encode()
-    # The three alignments that base64 can have it in, without the characters that depend on its neighbours.
-    for offset in range(3):
-        encoded = base64.b64encode(bytes(offset) + value.encode())
-        yield encoded[4 if offset else 0 : -4]
-
-
-def check_absent(content: bytes, values: tuple[str, ...], where: str) -> None:
-    for value in values:
-        for form in _forms(value):
-            # The value itself is not shown: this text ends up in logs too.
-            assert form not in content, f"{where} has a canary ({value[:2]}…, {len(value)} characters)"
-
-
-def check_no_code(content: str, cvc: str, where: str) -> None:
-    """The security code as a word of its own; a time or an id may have its digits by chance."""
-    assert re.search(rf"(?<![\w.,:+-]){cvc}(?![\w.,:-])", content) is None, f"{where} has the security code"
 
 
 # ------------------------------------------------------------------------------------------------------- histories
@@ -382,7 +354,7 @@ async def test_answers_show_at_most_bin_and_last_four(canaries: Canaries, shop: 
 
 def test_the_search_would_find_what_it_looks_for(canaries: Canaries) -> None:
     """Every form that a number may take, put into a text, is found."""
-    for form in _forms(canaries.pans[0]):
+    for form in written_forms(canaries.pans[0]):
         with pytest.raises(AssertionError):
             check_absent(b"before " + form + b" after", canaries.pans, "a text")
     for written in (f'{{"cvc": "{canaries.cvc}"}}', f"code {canaries.cvc} end", f"({canaries.cvc})"):

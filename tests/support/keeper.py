@@ -18,8 +18,8 @@ from embedded.servers import Moto, Postgres, Temporal, Valkey
 from tests.support.shared import worker_count
 
 _DATABASES = 64
-# The Redis indexes of the platforms that run as processes, by name: that of their database and Temporal namespace.
-PLATFORM_DATABASES = {"platform": _DATABASES - 1, "faults": _DATABASES - 2}
+# The platform that runs as processes: its database and Temporal namespace, and its index at Redis.
+_PLATFORM, _PLATFORM_DATABASE = "platform", _DATABASES - 1
 
 
 class Kept(Protocol):
@@ -45,7 +45,7 @@ def _valkey(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
 
 
 def _temporal(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
-    namespaces = [*(namespace(index) for index in range(worker_count())), *PLATFORM_DATABASES]
+    namespaces = [*(namespace(index) for index in range(worker_count())), _PLATFORM]
     server = Temporal(folder / "temporal.db", log=folder / "temporal.log", namespaces=namespaces)
     return server, lambda: {"address": server.address}
 
@@ -59,7 +59,7 @@ def _platform(folder: Path) -> tuple[Kept, Callable[[], dict[str, str]]]:
     # Imported here: the other keepers need none of what it needs.
     from tests.support.platform import Platform
 
-    platform = Platform("platform", folder, PLATFORM_DATABASES["platform"])
+    platform = Platform(_PLATFORM, folder, _PLATFORM_DATABASE)
     return platform, platform.addresses
 
 

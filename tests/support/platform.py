@@ -1,12 +1,11 @@
 """The platform as real processes on the run's shared servers: API, four workers, codec server, and the two simulators.
 
-Most tests share one that a keeper owns (`shared_server("platform")`). Tests that kill processes start one of their own,
-in a database, a Temporal namespace and a Redis index that no other test uses.
+All tests share one that a keeper owns (`shared_server("platform")`), but for those that kill processes: these have one
+with servers of its own (tests/faults/kit/platform.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from temporalio.client import Client
 
 from embedded.blueprint import Blueprint
 from embedded.health import polls
-from embedded.processes import LOOPBACK, Process, ServerFailed, free_port
+from embedded.processes import LOOPBACK, ServerFailed, free_port
 from embedded.servers import PythonModule
 from embedded.stack import Part, Stack
 from embedded.state import PORTS, StateFolder
@@ -100,28 +99,6 @@ class Platform:
             if part.server is not None and part.server.process.is_running:
                 os.kill(part.server.process.pid, signal.SIGKILL)
         self._log.close()
-
-    def process(self, part: str) -> Process:
-        server = self._parts[part].server
-        assert server is not None, f"{part} is no server"
-        return server.process
-
-    async def kill(self, *parts: str) -> None:
-        """`kill -9`. Returns when the processes are gone."""
-        for part in parts:
-            os.kill(self.process(part).pid, signal.SIGKILL)
-        for part in parts:
-            await self.process(part).wait()
-
-    async def start_again(self, *parts: str) -> None:
-        """Starts killed parts. Returns when they work."""
-        await asyncio.gather(*(self._start(self._parts[part]) for part in parts))
-
-    async def _start(self, part: Part) -> None:
-        assert part.server is not None, f"{part.name} is no server"
-        await part.server.start()
-        if part.then is not None:
-            await part.then()
 
     def addresses(self) -> dict[str, str]:
         return asdict(self.access)
