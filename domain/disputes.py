@@ -144,6 +144,8 @@ FINAL = frozenset({DisputeStatus.WON, DisputeStatus.LOST})
 class DisputeEvent(StrEnum):
     CREATED = "created"
     ESCALATED = "escalated"
+    # A chargeback that was won comes back (pre-arbitration), and is to be answered again.
+    REOPENED = "reopened"
     EVIDENCE_ADDED = "evidence_added"
     EVIDENCE_DUE_SOON = "evidence_due_soon"
     # An inquiry's answer is late: nothing is lost by that alone, but a chargeback may follow.
@@ -191,6 +193,7 @@ TRANSITIONS: dict[tuple[DisputeStatus, DisputeEvent], DisputeStatus] = {
     # The network's latest word counts: the money moves with it.
     (_S.WON, _E.REPRESENTED): _S.WON,
     (_S.WON, _E.ESCALATED): _S.NEEDS_RESPONSE,
+    (_S.WON, _E.REOPENED): _S.NEEDS_RESPONSE,
     (_S.WON, _E.DECIDED_LOST): _S.LOST,
     (_S.LOST, _E.REPRESENTED): _S.LOST,
     (_S.LOST, _E.DECIDED_WON): _S.WON,
@@ -199,6 +202,7 @@ TRANSITIONS: dict[tuple[DisputeStatus, DisputeEvent], DisputeStatus] = {
 # Events that can happen to one kind of dispute alone.
 _KINDS: dict[DisputeEvent, DisputeKind] = {
     _E.ESCALATED: DisputeKind.INQUIRY,
+    _E.REOPENED: DisputeKind.CHARGEBACK,
     _E.OVERDUE: DisputeKind.INQUIRY,
     _E.LAPSED: DisputeKind.INQUIRY,
     _E.DECISION_OVERDUE: DisputeKind.CHARGEBACK,
@@ -216,7 +220,7 @@ class Holding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """How a dispute stands. `submissions` counts the answers that were given: one to an inquiry, one to its chargeback.
+    """How a dispute stands. `submissions` counts the answers: one to an inquiry, one each time that it is charged back.
 
     `overdue` says that the answer to an inquiry is late.
     """
@@ -241,7 +245,7 @@ def opened(notice: ChargebackNotice) -> Dispute:
 
 
 def apply(dispute: Dispute, event: DisputeEvent, money: Money | None = None) -> Dispute:
-    """The dispute after `event`. `money` is what a chargeback takes, for the event that has one: `ESCALATED`.
+    """The dispute after `event`. `money` is what a chargeback takes, for `ESCALATED` and `REOPENED`.
 
     Raises:
         InvalidTransition: nothing of the kind can happen in this state (`dispute_unexpected_state`).
@@ -256,7 +260,7 @@ def apply(dispute: Dispute, event: DisputeEvent, money: Money | None = None) -> 
             "dispute_unexpected_state", f"this cannot happen to a dispute that is {dispute.status} ({dispute.kind})"
         )
     match event:
-        case DisputeEvent.ESCALATED:
+        case DisputeEvent.ESCALATED | DisputeEvent.REOPENED:
             chargeback = replace(dispute, kind=DisputeKind.CHARGEBACK, money=money or dispute.money)
             return replace(chargeback, status=status, overdue=False)
         case DisputeEvent.SUBMITTED:
@@ -275,7 +279,8 @@ def event_of(dispute: Dispute, notice: ChargebackNotice) -> DisputeEvent | None:
         case NoticeStage.LOST:
             event = DisputeEvent.DECIDED_LOST
         case NoticeStage.OPENED if notice.kind is DisputeKind.CHARGEBACK:
-            event = DisputeEvent.ESCALATED
+            inquiry = dispute.kind is DisputeKind.INQUIRY
+            event = DisputeEvent.ESCALATED if inquiry else DisputeEvent.REOPENED
         case _:
             return None
     try:

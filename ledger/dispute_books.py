@@ -35,6 +35,7 @@ class DisputeInOtherCurrency(DurapayError):
         super().__init__(f"{wanted} is disputed of {payment_id}, which is in another currency")
 
 
+_TAKING = frozenset({DisputeEvent.ESCALATED, DisputeEvent.REOPENED})
 _CLOSING = frozenset(
     {
         DisputeEvent.ACCEPTED,
@@ -313,7 +314,7 @@ def _change_parameters(change: DisputeChange, excess_minor: int | None) -> dict[
         "amount_minor": dispute.money.amount_minor,
         "taken": dispute.holding is not Holding.MERCHANT,
         "excess_minor": excess_minor,
-        "reason_code": change.notice.reason_code if change.event is DisputeEvent.ESCALATED and change.notice else None,
+        "reason_code": change.notice.reason_code if change.event in _TAKING and change.notice else None,
         "status_reason": change.status_reason,
         "due_by": change.due_by,
         "overdue": dispute.overdue,

@@ -7,7 +7,7 @@ updates. Read `_live` first: it is the whole way of a dispute.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -77,6 +77,7 @@ class DisputeWorkflow(DurableSteps):
         self._phase = 0
         self._texts: dict[str, str] = {}
         self._files = 0
+        self._surrenders = 0
         self._noticed = {_identity(notice)}
         self._latest_notice_at = notice.issued_at
         self._account_id: str | None = None
@@ -231,7 +232,8 @@ class DisputeWorkflow(DurableSteps):
         """Loses the case at once. The issuer is told behind the answer."""
         change = self._move(DisputeEvent.ACCEPTED, status_reason="accepted")
         await self._record(change)
-        self._in_background(self._give_in(change.dispute))
+        self._surrenders += 1
+        self._in_background(self._give_in(change.dispute, self._surrenders))
         return self.snapshot()
 
     @accept.validator
@@ -248,7 +250,7 @@ class DisputeWorkflow(DurableSteps):
             await self._keep(notice)
             return
         self._latest_notice_at = notice.issued_at
-        if event is DisputeEvent.ESCALATED:
+        if notice.stage is NoticeStage.OPENED:
             self._notice = notice
         await self._change(event, status_reason=_REASONS[event], notice=notice)
 
@@ -261,14 +263,15 @@ class DisputeWorkflow(DurableSteps):
             )
 
     async def _represent(self, phase: int, answered: Dispute, statement: str) -> None:
-        """Sends an answer, unless the case has gone on without it."""
+        """Sends an answer, unless the case goes on without it."""
         number = answered.submissions
         order = FreezeOrder(self._dispute_id, number)
-        evidence = await self._until_done(
+        evidence = await self._while_in(
+            phase,
             f"documents.freeze:{number}",
             lambda: workflow.execute_activity_method(DisputeActivities.freeze, order, **DOCUMENT_CALL),
         )
-        if self._phase != phase:
+        if evidence is None:
             return
         command = RepresentCommand(
             effect_key=effect_key(self._dispute_id, "represent", number),
@@ -282,25 +285,41 @@ class DisputeWorkflow(DurableSteps):
             documents=evidence.documents,
             statement=statement,
         )
-        await self._until_done(
+        acknowledged = await self._while_in(
+            phase,
             f"network.represent:{number}",
             lambda: workflow.execute_activity_method(NetworkActivities.represent, command, **NETWORK_ADVICE),
             {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
-        # An answer that was followed by another one meanwhile is not the one that the record tells of.
-        latest = number == self._dispute.submissions
-        await self._change(DisputeEvent.REPRESENTED, evidence_sha256=evidence.sha256 if latest else None)
+        if acknowledged is not None:
+            # An answer that was followed by another one meanwhile is not the one that the record tells of.
+            latest = number == self._dispute.submissions
+            await self._change(DisputeEvent.REPRESENTED, evidence_sha256=evidence.sha256 if latest else None)
 
-    async def _give_in(self, accepted: Dispute) -> None:
+    async def _while_in(
+        self,
+        phase: int,
+        name: str,
+        call: Callable[[], Awaitable[T]],
+        resolutions: Mapping[Resolution, T] | None = None,
+    ) -> T | None:
+        """The result of a step that is worth taking in this phase only; None once the case has gone on without it."""
+
+        async def attempt() -> T | None:
+            return await call() if self._phase == phase else None
+
+        return await self._until_done(name, attempt, resolutions)
+
+    async def _give_in(self, accepted: Dispute, number: int) -> None:
         command = AcceptCommand(
-            effect_key=effect_key(self._dispute_id, "accept"),
+            effect_key=effect_key(self._dispute_id, "accept", number),
             chargeback_id=self._notice.chargeback_id,
             payment_id=self._notice.payment_id,
             rrn=self._notice.rrn,
             money=accepted.money,
         )
         await self._until_done(
-            "network.accept",
+            f"network.accept:{number}",
             lambda: workflow.execute_activity_method(NetworkActivities.accept, command, **NETWORK_ADVICE),
             {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
@@ -331,6 +350,9 @@ class DisputeWorkflow(DurableSteps):
         if after.status is not before.status:
             self._phase += 1
             self._due_by = self._next_deadline(after)
+            # A parked answer looks again whether it is still wanted.
+            for name in self.needs_attention():
+                self._steps[name].retry_now = True
         return DisputeChange(
             dispute_id=self._dispute_id,
             version=self._version,
@@ -411,6 +433,7 @@ def _identity(notice: ChargebackNotice) -> tuple[str, str, datetime]:
 
 _REASONS = {
     DisputeEvent.ESCALATED: "chargeback_followed",
+    DisputeEvent.REOPENED: "chargeback_came_back",
     DisputeEvent.DECIDED_WON: "decided_by_issuer",
     DisputeEvent.DECIDED_LOST: "decided_by_issuer",
 }

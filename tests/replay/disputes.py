@@ -61,6 +61,27 @@ async def begun_with_its_decision(world: DisputeWorld) -> None:
     await world.until_status(S.LOST)
 
 
+async def won_and_charged_back_again(world: DisputeWorld) -> None:
+    await world.open()
+    await world.evidence()
+    await _submit(world)
+    await world.tell(N.WON, after=10 * DAY)
+    await world.until_status(S.WON)
+    await world.tell(N.OPENED, after=20 * DAY)
+    await world.until_status(S.NEEDS_RESPONSE)
+    await world.handle.execute_update(DisputeWorkflow.accept, AcceptDispute())
+
+
+async def refused_and_decided(world: DisputeWorld) -> None:
+    world.network.then(Fault("AdviceRefused", final=True))
+    await world.open()
+    await world.evidence()
+    await world.handle.execute_update(DisputeWorkflow.submit, SubmitEvidence())
+    await world.until_parked("network.represent:1")
+    await world.tell(N.LOST, after=DAY)
+    await world.until_status(S.LOST)
+
+
 async def decision_overdue(world: DisputeWorld) -> None:
     await world.open()
     await world.evidence()
@@ -139,6 +160,8 @@ DISPUTES: tuple[Scenario, ...] = (
     accepted,
     decided_before_an_answer,
     begun_with_its_decision,
+    won_and_charged_back_again,
+    refused_and_decided,
     decision_overdue,
     inquiry_closed,
     inquiry_escalated_and_answered_again,

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 from temporalio.client import WorkflowHandle
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.testing import WorkflowEnvironment
 
 from activities.disputes import DisputeActivities
@@ -109,14 +109,17 @@ class DisputeWorld:
         until_open: bool = True,
         **fields: Any,
     ) -> None:
-        """What the network's worker does with the first notice."""
+        """What the network's worker does with a first notice: it does not know that it is one."""
         first = self.notice(kind, stage, **fields)
         await self.environment.client.start_workflow(
             "dispute",
             first,
             id=dispute_workflow_id(self.chargeback_id),
             task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            start_signal="network_decision",
+            start_signal_args=[first],
         )
         if until_open:
             await self.until_events("created")

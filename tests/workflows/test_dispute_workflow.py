@@ -234,6 +234,25 @@ async def test_an_issuer_that_gives_in_after_the_deadline_gives_the_money_back(w
     assert (await world.closed()).status is S.WON
 
 
+async def test_a_won_case_that_comes_back_is_answered_again(world: DisputeWorld) -> None:
+    await world.open()
+    await _submitted(world)
+    await world.tell(N.WON, after=10 * DAY)
+    await world.until_status(S.WON)
+    await world.tell(N.OPENED, after=20 * DAY)
+    snapshot = await world.until_status(S.NEEDS_RESPONSE)
+    assert snapshot.due_by == world.opens_at + 40 * DAY
+    assert await world.moved_minor() == {"merchant_payable": -1000, "disputes": 1000}
+    await world.handle.execute_update(DisputeWorkflow.accept, AcceptDispute())
+    await world.tell(N.WON, after=25 * DAY)
+    await world.until_status(S.WON)
+    await world.tell(N.OPENED, after=30 * DAY)
+    await world.until_status(S.NEEDS_RESPONSE)
+    await world.handle.execute_update(DisputeWorkflow.accept, AcceptDispute())
+    assert (await world.closed()).status is S.LOST
+    assert len({command.effect_key for command in world.surrender.calls}) == 2
+
+
 async def test_the_networks_latest_word_counts_and_an_older_one_is_only_kept(world: DisputeWorld) -> None:
     await world.open()
     await _submitted(world)
@@ -397,6 +416,19 @@ async def test_an_answer_to_a_case_that_was_decided_meanwhile_is_not_sent(
         await world.storage.create_bucket()
         assert (await world.closed()).status is S.WON
         assert world.network.calls == []
+
+
+async def test_an_answer_that_was_refused_because_the_case_was_decided_does_not_keep_it_open(
+    world: DisputeWorld,
+) -> None:
+    world.network.then(Fault("AdviceRefused", final=True))
+    await world.open()
+    await world.evidence()
+    await world.handle.execute_update(DisputeWorkflow.submit, SubmitEvidence())
+    await world.until_parked("network.represent:1")
+    await world.tell(N.LOST, after=DAY)
+    await world.until(lambda snapshot: snapshot.status is S.LOST and not snapshot.needs_attention)
+    assert (await world.closed()).status is S.LOST
 
 
 async def test_more_than_the_payment_has_left_waits_for_two_operators(world: DisputeWorld) -> None:

@@ -33,7 +33,7 @@ CREATE TABLE platform.disputes (
     due_by timestamptz,
     overdue boolean NOT NULL DEFAULT false,
     texts jsonb NOT NULL DEFAULT '{}' CONSTRAINT ck_disputes_texts CHECK (jsonb_typeof(texts) = 'object'),
-    submissions smallint NOT NULL DEFAULT 0 CONSTRAINT ck_disputes_submissions CHECK (submissions BETWEEN 0 AND 2),
+    submissions smallint NOT NULL DEFAULT 0 CONSTRAINT ck_disputes_submissions CHECK (submissions >= 0),
     submitted_at timestamptz,
     represented_at timestamptz,
     evidence_sha256 text CONSTRAINT ck_disputes_evidence_sha256 CHECK (evidence_sha256 ~ '^[0-9a-f]{64}$'),
@@ -150,7 +150,8 @@ BEGIN
         IS DISTINCT FROM
         (OLD.id, OLD.chargeback_id, OLD.payment_id, OLD.account_id, OLD.currency, OLD.fee_minor, OLD.created_at)
         OR NEW.version <> OLD.version + 1
-        OR (NEW.amount_minor <> OLD.amount_minor AND (OLD.kind, NEW.kind) <> ('inquiry', 'chargeback'))
+        -- A chargeback says anew what it takes, from a merchant who has it.
+        OR (NEW.amount_minor <> OLD.amount_minor AND (OLD.taken_minor > 0 OR NEW.taken_minor = 0))
         OR (OLD.kind, NEW.kind) = ('chargeback', 'inquiry')
     THEN
         RAISE EXCEPTION 'dispute % cannot become another', OLD.id USING ERRCODE = 'integrity_constraint_violation';
