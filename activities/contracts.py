@@ -209,6 +209,11 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakRef:
+    break_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenBreak:
     """A difference that somebody has to look at. `has_merchant` says whether a merchant can bear it."""
 
@@ -268,7 +273,7 @@ class SettlementActivities(Protocol):
     async def finish(self, stage: Stage) -> SettlementReport: ...
 
     @activity.defn(name="settlement.check_break")
-    async def check_break(self, break_id: str) -> None: ...
+    async def check_break(self, found: BreakRef) -> None: ...
 
     @activity.defn(name="settlement.resolve_break")
     async def resolve_break(self, decision: BreakDecision) -> None: ...

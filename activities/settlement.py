@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import contracts
-from activities.contracts import OpenBreak, SettlementReport, Stage, StageDone
+from activities.contracts import BreakRef, OpenBreak, SettlementReport, Stage, StageDone
 from activities.errors import translated
 from domain.clearing import ClearingKind
 from domain.errors import NotFound
@@ -157,13 +157,13 @@ class SettlementActivities(contracts.SettlementActivities):
         )
 
     @activity.defn(name="settlement.check_break")
-    async def check_break(self, break_id: str) -> None:
+    async def check_break(self, found: BreakRef) -> None:
         """Returns when the break has ended by itself: the network's next file explained it."""
         with translated():
             async with self._engine.connect() as connection:
-                found = await store.find_break(connection, break_id)
-        if found.status is BreakStatus.OPEN:
-            raise ApplicationError(f"a {found.kind} of {found.day} is open", type=f"break_{found.kind}")
+                now = await store.find_break(connection, found.break_id)
+        if now.status is BreakStatus.OPEN:
+            raise ApplicationError(f"a {now.kind} of {now.day} is open", type=f"break_{now.kind}")
 
     @activity.defn(name="settlement.resolve_break")
     async def resolve_break(self, decision: BreakDecision) -> None:

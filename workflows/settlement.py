@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.contracts import OpenBreak, SettlementActivities, SettlementReport, Stage, StageDone
+    from activities.contracts import BreakRef, OpenBreak, SettlementActivities, SettlementReport, Stage, StageDone
     from domain.ids import break_workflow_id
     from domain.postings import BreakOutcome
     from domain.settlement import BreakDecision
@@ -109,6 +109,7 @@ class BreakWorkflow(DurableSteps):
     async def _live(self, found: OpenBreak) -> None:
         workflow.set_current_details(f"**open break** {found.summary}")
         workflow.upsert_search_attributes([AMOUNT_AT_RISK_MINOR.value_set(found.at_risk_minor)])
+        reference = BreakRef(found.break_id)
         outcomes = {
             resolution: outcome
             for resolution, outcome in _OUTCOMES.items()
@@ -116,7 +117,7 @@ class BreakWorkflow(DurableSteps):
         }
         outcome = await self._until_done(
             "settlement.break",
-            lambda: workflow.execute_activity_method(SettlementActivities.check_break, found.break_id, **BREAK_CHECK),
+            lambda: workflow.execute_activity_method(SettlementActivities.check_break, reference, **BREAK_CHECK),
             outcomes,
         )
         if outcome is not None:

@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from activities import contracts
-from activities.contracts import OpenBreak, SettlementReport, Stage, StageDone
+from activities.contracts import BreakRef, OpenBreak, SettlementReport, Stage, StageDone
 from domain.ids import break_workflow_id, new_id, settlement_workflow_id
 from domain.settlement import BreakDecision
 from temporal.task_queues import TaskQueue
@@ -84,8 +84,8 @@ class ScriptedSettlement(contracts.SettlementActivities):
         return SettlementReport(stage.day, "file-1", 3, {"matched": 2, "amount": 1}, 1, 1, 1)
 
     @activity.defn(name="settlement.check_break")
-    async def check_break(self, break_id: str) -> None:
-        answer = await self.check.play(break_id)
+    async def check_break(self, found: BreakRef) -> None:
+        answer = await self.check.play(found)
         if answer is not None:
             raise ApplicationError(str(answer), type=str(answer))
 

@@ -225,6 +225,11 @@ def test_only_the_network_worker_reaches_the_card_network(services: dict[str, di
     assert _who_is_in("card-network", services) == {"worker-network", "network-simulator"}
 
 
+def test_only_the_settlement_worker_reaches_the_networks_clearing(services: dict[str, dict[str, Any]]) -> None:
+    assert _who_is_in("clearing", services) == {"worker-settlement", "network-simulator"}
+    assert _who_has("DURAPAY_CLEARING_TOKEN", services) == {"worker-settlement"}
+
+
 def test_the_internet_reaches_the_gateway_alone(compose: dict[str, Any]) -> None:
     outward = {name for name, network in compose["networks"].items() if not (network or {}).get("internal")}
     assert outward == {"edge", "operators"}

@@ -13,8 +13,12 @@ import workflows.dispute_messages
 import workflows.messages
 
 
+# What an activity of settlement tells the ledger, within one process.
+_NOT_SENT = {"domain.postings"}
+
+
 def _modules() -> list[ModuleType]:
-    names = (module.name for module in pkgutil.iter_modules(domain.__path__, "domain."))
+    names = {module.name for module in pkgutil.iter_modules(domain.__path__, "domain.")} - _NOT_SENT
     return [workflows.messages, workflows.dispute_messages, activities.contracts, *map(importlib.import_module, names)]
 
 
