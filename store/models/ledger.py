@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import CHAR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -50,7 +50,7 @@ class LedgerTransfer(Base):
         {"schema": "ledger"},
     )
 
-    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    sequence: Mapped[int] = mapped_column(BigInteger)
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
     debit_account: Mapped[str]

@@ -73,6 +73,13 @@ ALTER TABLE ledger.transfers
         AND (pending_id IS NULL OR NOT covered))
 """
 
+# An identity takes the number that an INSERT ... OVERRIDING SYSTEM VALUE gives: one in a closed batch, say.
+_SEQUENCE = (
+    "ALTER TABLE ledger.transfers ALTER COLUMN sequence DROP IDENTITY",
+    "CREATE SEQUENCE ledger.transfer_sequence OWNED BY ledger.transfers.sequence",
+    "SELECT setval('ledger.transfer_sequence', coalesce(max(sequence), 0) + 1, false) FROM ledger.transfers",
+)
+
 # What each transfer made of the totals of its two accounts. `position` counts an account's entries without gaps, in the
 # order in which they were booked; `at` is the transfer's time, or that of the entry before it if the clock was set
 # back. So the key is in the order of booking, and in the order of time.
@@ -140,8 +147,9 @@ ALTER TABLE ledger.batches ALTER COLUMN leaves SET STORAGE EXTERNAL
 
 # ------------------------------------------------------------------------------------------------------------ transfers
 
-# As in 0002, but with the rights of the tables' owner: a role that may insert transfers need not be able to change
-# balances; and with a fixed search path: no function or operator of that role is taken for one of PostgreSQL's.
+# As in 0002, but it draws the sequence itself, whatever is given. And it has the rights of the tables' owner: a role
+# that may insert transfers need not be able to change balances. And its search path is fixed: no function or operator
+# of that role is taken for one of PostgreSQL's.
 _RESOLVE = """
 CREATE OR REPLACE FUNCTION ledger.resolve_transfer() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -149,6 +157,7 @@ DECLARE
     pending ledger.transfers;
     hold ledger.holds;
 BEGIN
+    NEW.sequence := nextval('ledger.transfer_sequence');
     NEW.created_at := clock_timestamp();
     NEW.released_minor := 0;
     IF NEW.pending_id IS NULL THEN
@@ -442,7 +451,7 @@ DECLARE
     writers text[];
 BEGIN
     LOCK TABLE ledger.batches IN SHARE ROW EXCLUSIVE MODE;
-    SELECT last_value INTO horizon FROM ledger.transfers_sequence_seq;
+    SELECT last_value INTO horizon FROM ledger.transfer_sequence;
     SELECT array_agg(DISTINCT virtualtransaction) INTO writers FROM pg_locks
         WHERE relation = 'ledger.transfers'::regclass AND mode = 'RowExclusiveLock' AND granted
         AND pid IS DISTINCT FROM pg_backend_pid()
@@ -572,6 +581,7 @@ _UP = (
     *_DOMAINS,
     _ACCOUNTS,
     _TRANSFERS,
+    *_SEQUENCE,
     _ENTRIES,
     _FILL_ENTRIES,
     _COUNT_ENTRIES,
@@ -600,6 +610,12 @@ _DOWN = (
     "DROP TABLE ledger.batches, ledger.entries",
     "DROP FUNCTION ledger.continue_chain(), ledger.close_batch(integer, interval)",
     "DROP FUNCTION ledger.canonical(ledger.transfers)",
+    "DROP SEQUENCE ledger.transfer_sequence",
+    "ALTER TABLE ledger.transfers ALTER COLUMN sequence ADD GENERATED ALWAYS AS IDENTITY",
+    """
+    SELECT setval(pg_get_serial_sequence('ledger.transfers', 'sequence'), coalesce(max(sequence), 0) + 1, false)
+    FROM ledger.transfers
+    """,
     """
     ALTER TABLE ledger.transfers
         DROP CONSTRAINT ck_transfers_kind,

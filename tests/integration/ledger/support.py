@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.currency import Currency
@@ -32,12 +31,6 @@ class Books:
     async def apply(self, *chain: Step) -> list[Applied]:
         async with self.engine.begin() as connection:
             return await apply(connection, chain)
-
-    async def execute(self, statement: str) -> None:
-        """Raw SQL in a transaction; `{bank}`, `{shop}`, `{wallet}` and `{prefix}` are filled in."""
-        filled = statement.format(bank=self.bank, shop=self.shop, wallet=self.wallet, prefix=self.prefix)
-        async with self.engine.begin() as connection:
-            await connection.execute(text(filled))
 
     async def sums(self, account: str) -> tuple[int, int, int, int]:
         """Debits pending and posted, credits pending and posted."""

@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest_asyncio
 
@@ -19,12 +21,14 @@ from ledger.errors import (
 )
 from ledger.expiry import expire_due
 from ledger.queries import transfers_of
+from ledger.statements import statement
 from ledger.transfers import Applied, ExpirePending, Limit, OpenAccount, Post, Step, apply
 from store.engine import create_engine
 from tests.integration.ledger.support import USD, Books
 from tests.integration.ledger.test_ledger_transfers import past
 
 CONNECTIONS = 16
+_ALWAYS = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 
 @pytest_asyncio.fixture
@@ -90,6 +94,26 @@ async def test_a_to_b_and_b_to_a_at_the_same_moment_both_go_through(crowd: Books
     calls = [crowd.apply(step) for number in range(100) for step in both(number)]
     assert await outcomes(calls) == {"new": 200}
     assert await crowd.sums(crowd.shop) == (0, 100, 0, 100)
+
+
+async def test_a_hot_account_loses_nothing_and_keeps_its_entries_in_line(crowd: Books) -> None:
+    others = [crowd.name(f"other {number}") for number in range(CONNECTIONS)]
+    await crowd.apply(*(OpenAccount(other, USD, "till") for other in others))
+
+    def both(number: int) -> list[Step]:
+        other = others[number % len(others)]
+        into = Post(crowd.name(f"in {number}"), other, crowd.shop, 3, USD, "x", crowd.prefix)
+        out = Post(crowd.name(f"out {number}"), crowd.shop, other, 1, USD, "x", crowd.prefix)
+        return [into, out]
+
+    assert await outcomes([crowd.apply(*both(number)) for number in range(200)]) == {"new": 200}
+    assert await crowd.sums(crowd.shop) == (0, 200, 0, 600)
+    async with crowd.engine.connect() as connection:
+        found = await statement(connection, crowd.shop, *_ALWAYS, limit=1000)
+    assert [entry.position for entry in found.entries] == list(range(1, 401))
+    balances = [entry.totals.balance_minor for entry in found.entries]
+    assert [after - before for before, after in pairwise([0, *balances])] == [3, -1] * 200
+    assert await crowd.violations() == []
 
 
 async def test_accounts_that_are_opened_by_many_at_once_are_opened_once(crowd: Books) -> None:

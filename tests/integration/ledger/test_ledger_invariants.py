@@ -50,9 +50,9 @@ LEDGER_TAMPERINGS = [
         {"account_has_currency_of_transfer"},
     ),
     (
-        "INSERT INTO ledger.transfers (id, kind, debit_account, credit_account, amount_minor, released_minor,"
-        " currency, code, reference, created_at)"
-        " VALUES ('{prefix}:forged', 'posted', '{wallet}', '{shop}', 900, 0, 'USD', 'x', '{prefix}', now())",
+        "INSERT INTO ledger.transfers (sequence, id, kind, debit_account, credit_account, amount_minor,"
+        " released_minor, currency, code, reference, created_at)"
+        " VALUES (0, '{prefix}:forged', 'posted', '{wallet}', '{shop}', 900, 0, 'USD', 'x', '{prefix}', now())",
         {
             "balance_equals_transfers",
             "debits_must_not_exceed_credits",

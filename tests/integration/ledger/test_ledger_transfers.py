@@ -292,6 +292,30 @@ async def test_only_a_pending_transfer_has_a_second_phase(books: Books) -> None:
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
+@pytest.mark.parametrize(("index", "wrong"), [(0, "open"), (1, "pay"), (3, "open"), (4, "pay")])
+async def test_a_refusal_tells_the_place_of_the_step_in_its_chain(books: Books, index: int, wrong: str) -> None:
+    chain: list[Step] = [
+        OpenAccount(books.name("till"), USD, "till"),
+        books.pay(1, "first"),
+        books.pay(2, "second"),
+        OpenAccount(books.name("safe"), USD, "safe"),
+        books.pay(3, "third"),
+    ]
+    chain[index] = OpenAccount(books.wallet, USD, "other") if wrong == "open" else books.pay(5000, "too much")
+    with pytest.raises(LedgerError) as refusal:
+        await books.apply(*chain)
+    assert (refusal.value.index, refusal.value.subject) == (index, chain[index].id)
+    assert await books.sums(books.wallet) == UNTOUCHED
+
+
+async def test_a_covered_transfer_is_refused_where_another_one_goes_through(books: Books) -> None:
+    covered = replace(books.pay(401), debit_account=books.shop, credit_account=books.bank, covered=True)
+    await books.apply(books.pay(400, "sale"))
+    await refuse(books, ExceedsCredits, covered.id, covered)
+    await books.apply(replace(covered, covered=False))
+    await refuse(books, ExistsWithDifferentContent, covered.id, covered)
+
+
 async def test_a_transfer_stays_within_one_currency(books: Books) -> None:
     euros = OpenAccount(books.name("euros"), Currency.EUR, "bank")
     across = replace(books.pay(1), credit_account=euros.id)
