@@ -13,9 +13,10 @@ from collections.abc import Callable
 from documents.errors import DocumentRefused
 from domain.evidence import MAX_FILE_BYTES, ContentType
 
-# ISO 32000-2, 7.5.2 and 7.5.5: the header, and the marker that ends the file (readers look for it in the last 1024).
+# ISO 32000-2, 7.5.2 and 7.5.5: the header; and the end, which says where the cross-references are. Readers look for it
+# in the last 1024 bytes.
 _PDF_HEADER = re.compile(rb"%PDF-[12]\.\d")
-_PDF_END = b"%%EOF"
+_PDF_END = re.compile(rb"startxref\s+\d+\s+%%EOF")
 _PDF_TAIL_BYTES = 1024
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +45,7 @@ def recognised(content: bytes) -> ContentType:
 
 
 def _is_pdf(content: bytes) -> bool:
-    return _PDF_HEADER.match(content) is not None and _PDF_END in content[-_PDF_TAIL_BYTES:]
+    return _PDF_HEADER.match(content) is not None and _PDF_END.search(content[-_PDF_TAIL_BYTES:]) is not None
 
 
 def _is_png(content: bytes) -> bool:

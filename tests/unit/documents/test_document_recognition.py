@@ -43,6 +43,7 @@ NOT_TAKEN = {
     "a program that ends like a PDF": EXE + b"%%EOF",
     "a page before a PDF": HTML + PDF,
     "half a PDF": PDF[: len(PDF) // 2],
+    "the frame of a PDF": b"%PDF-1.7\n%%EOF\n",
     "a PDF of no version": PDF.replace(b"1.7", b"x.y"),
     "the first bytes of a PNG before a program": b"\x89PNG\r\n\x1a\n" + EXE,
     "half a PNG": png()[:-6],
