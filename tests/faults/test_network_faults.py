@@ -277,7 +277,7 @@ async def test_a_refund_whose_answer_is_lost_is_reversed_and_may_be_made_again(k
     await kit.decided(payment["id"])
 
 
-async def test_what_was_to_be_said_while_the_network_was_down_is_said_once_when_it_is_back(
+async def test_what_was_to_be_said_while_the_network_was_down_is_said_in_order_when_it_is_back(
     kit: Kit, wallet: Wallet
 ) -> None:
     """Captures are the shop's at once and wait for the network; a new payment waits, or is declined, never charged."""
@@ -286,8 +286,11 @@ async def test_what_was_to_be_said_while_the_network_was_down_is_said_once_when_
     link.refuse()
     before = link.connections_made
     for payment in waiting:
-        captured = await kit.shop.post(f"/v1/payments/{payment['id']}/capture", {"amount_minor": 700})
-        assert (captured.status_code, captured.json()["status"]) == (200, "captured")
+        for amount, final in ((500, False), (700, True)):
+            captured = await kit.shop.post(
+                f"/v1/payments/{payment['id']}/capture", {"amount_minor": amount, "final": final}
+            )
+            assert captured.status_code == 200
     key = new_key()
     asking = asyncio.create_task(kit.shop.pay(wallet.card_id, kit.amount(), key=key, capture_method="manual"))
     await asyncio.sleep(OUTAGE_SECONDS)
@@ -296,10 +299,38 @@ async def test_what_was_to_be_said_while_the_network_was_down_is_said_once_when_
     assert await kit.messages(kit.shop.payment_id(key)) == []
     link.heal()
     for payment in waiting:
-        await kit.until_received(payment["id"], "0220")
-        assert await kit.messages(payment["id"]) == ["0100", "0220"]
-        assert (await kit.decided(payment["id"]))["amount_captured_minor"] == 700
+        await _is_captured(kit, payment, [500, 700])
     assert (await kit.decided(kit.shop.payment_id(key)))["status"] in ("authorized", "declined")
+
+
+async def test_a_capture_that_got_lost_is_told_before_the_last_one(kit: Kit, wallet: Wallet) -> None:
+    """Behind the last one the network takes none."""
+    payment = await kit.shop.authorized(wallet.card_id, 5000)
+    first, last = kit.amount(), kit.amount()
+    lost = Fault("0220", Direction.TO_SERVER, network_message("0220", amount_minor=first), drop)
+    with spoiled(kit.platform.network, lost):
+        for amount, final in ((first, False), (last, True)):
+            captured = await kit.shop.post(
+                f"/v1/payments/{payment['id']}/capture", {"amount_minor": amount, "final": final}
+            )
+            assert captured.status_code == 200
+        await _is_captured(kit, payment, [first, last])
+
+
+async def _is_captured(kit: Kit, payment: Json, amounts: list[int]) -> None:
+    """The network took these captures, in this order, and the payment shows their sum."""
+    await until(lambda: _captures(kit, payment["id"]), lambda found: len(found) == len(amounts))
+    assert await _captures(kit, payment["id"]) == amounts
+    assert (await kit.decided(payment["id"]))["amount_captured_minor"] == sum(amounts)
+
+
+async def _captures(kit: Kit, payment_id: str) -> list[int]:
+    """The amounts of the captures that the network took, in their order."""
+    return [
+        message["amount_minor"]
+        for message in (await kit.network.journal(payment_id))["messages"]
+        if message["mti"] in ("0220", "0221") and message["response_code"] == "00" and not message["answered_before"]
+    ]
 
 
 async def _logged(kit: Kit, line: str) -> None:

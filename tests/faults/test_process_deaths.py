@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
-import pytest_asyncio
 from temporalio.api.enums.v1 import EventType
 
 from domain.ids import payment_workflow_id
@@ -17,7 +15,7 @@ from tests.faults.kit.cases import Kit, payment_of, spoiled
 from tests.faults.kit.platform import ANSWER_TIMEOUT_SECONDS, API, WAIT_SECONDS, WORKERS
 from tests.faults.kit.proxy import Direction, Fault, Stream
 from tests.faults.kit.wire import network_message, statement_about, when_committed
-from tests.support.shop import Json, Wallet, new_key, until
+from tests.support.shop import Wallet, new_key, until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -29,66 +27,22 @@ HELD_BACK_SECONDS = ANSWER_TIMEOUT_SECONDS * 0.8
 # ------------------------------------------------------------------------------------------------- the network worker
 
 
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """What was asked for when everything died: authorizations by their keys, with their amounts, and the rest."""
-
-    wallet: Wallet
-    authorizations: Mapping[str, int]
-    to_capture: Json
-    to_refund: Json
-    refund_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deaths:
-    """The payments in the middle of which a network worker died, by the place, and those that lost all processes."""
-
-    at: Mapping[str, str]
-    of_all: UnderWay
-
-
-@pytest_asyncio.fixture(scope="module", autouse=True)
-async def deaths(kit: Kit) -> Deaths:
-    """A dead network worker is missed only when its attempt's time is over. So they all die here, one after the other,
-    and other cases go on before these are looked at."""
-    wallet, payments = await kit.wallet(), {}
-    for place in ("network.authorize.before", "network.authorize.after"):
-        key = new_key()
-        payments[place] = kit.shop.payment_id(key)
-        crash = f"{place}@{payment_workflow_id(payments[place])}"
-        await kit.platform.arm(NETWORK, crash)
-        asking = asyncio.create_task(_open(kit, wallet, kit.amount(), key))
-        await kit.platform.until_crashed(NETWORK, crash)
-        asking.cancel()
+@pytest.mark.parametrize("place", ["network.authorize.before", "network.authorize.after"])
+async def test_a_network_worker_that_dies_around_its_request_has_authorized_once(
+    place: str, kit: Kit, wallet: Wallet
+) -> None:
+    """The next attempt sends what was not sent, and finds what was answered."""
+    key, amount = new_key(), kit.amount()
+    payment_id = kit.shop.payment_id(key)
+    crash = f"{place}@{payment_workflow_id(payment_id)}"
+    await kit.platform.arm(NETWORK, crash)
+    asking = asyncio.create_task(_open(kit, wallet, amount, key))
+    await kit.platform.until_crashed(NETWORK, crash)
     await kit.platform.start_again(NETWORK)
-    return Deaths(payments, await _everything_dies(kit))
-
-
-async def _everything_dies(kit: Kit) -> UnderWay:
-    """While the network has two authorizations, a capture and a refund, and holds back what it answers."""
-    wallet = await kit.shop.wallet()
-    to_refund = await kit.shop.captured(wallet.card_id, kit.amount())
-    to_capture = await kit.shop.authorized(wallet.card_id, kit.amount())
-    taken = to_refund["amount_captured_minor"]
-    await until(lambda: _captured_minor(kit, to_refund["id"]), lambda found: found == taken)
-    under_way = UnderWay(wallet, {new_key(): kit.amount(), new_key(): kit.amount()}, to_capture, to_refund, new_key())
-    await kit.network.set_faults(delay_seconds=HELD_BACK_SECONDS)
-    refunds = f"/v1/payments/{to_refund['id']}/refunds"
-    asking = [
-        *(asyncio.create_task(_open(kit, wallet, amount, key)) for key, amount in under_way.authorizations.items()),
-        asyncio.create_task(kit.shop.post(refunds, {"amount_minor": 700}, key=under_way.refund_key)),
-        asyncio.create_task(kit.shop.post(f"/v1/payments/{to_capture['id']}/capture")),
-    ]
-    in_flight = [(kit.shop.payment_id(key), "0100") for key in under_way.authorizations]
-    in_flight += [(to_refund["id"], "0200"), (to_capture["id"], "0220")]
-    await asyncio.gather(*(kit.until_received(payment_id, mti) for payment_id, mti in in_flight))
-    everything = kit.platform.programs
-    await kit.platform.kill(*everything)
-    await kit.network.clear_faults()
-    await kit.platform.start_again(*everything)
-    await asyncio.gather(*asking, return_exceptions=True)
-    return under_way
+    await asking
+    payment = await kit.decided(payment_id)
+    assert payment["status"] == "authorized"
+    assert await kit.messages(payment["id"]) == ["0100"]
 
 
 # -------------------------------------------------------------------------------------------------- the payments worker
@@ -151,44 +105,6 @@ async def test_while_no_worker_runs_the_caller_is_told_to_wait_and_the_payment_i
     await kit.same_answer(wallet, amount, key, payment)
 
 
-# ---------------------------------------------------------------------------------------- what became of those deaths
-
-
-@pytest.mark.parametrize("place", ["network.authorize.before", "network.authorize.after"])
-async def test_a_network_worker_that_dies_around_its_request_has_authorized_once(
-    place: str, kit: Kit, deaths: Deaths
-) -> None:
-    """The next attempt sends what was not sent, and finds what was answered."""
-    payment = await kit.decided(deaths.at[place])
-    assert payment["status"] == "authorized"
-    assert await kit.messages(payment["id"]) == ["0100"]
-
-
-async def test_authorizations_capture_and_refund_that_lost_all_processes_are_each_done_once(
-    kit: Kit, deaths: Deaths
-) -> None:
-    lost = deaths.of_all
-    for key, amount in lost.authorizations.items():
-        payment = await kit.decided(kit.shop.payment_id(key))
-        assert payment["status"] == "authorized"
-        await kit.same_answer(lost.wallet, amount, key, payment)
-        requests = [m for m in (await kit.network.journal(payment["id"]))["messages"] if m["mti"] in ("0100", "0101")]
-        # Asked again, the host answers from its own journal: there is one decision.
-        assert [request["answered_before"] for request in requests] in ([0], [0, 1])
-    refunds = f"/v1/payments/{lost.to_refund['id']}/refunds"
-    again = await kit.shop.post(refunds, {"amount_minor": 700}, key=lost.refund_key)
-    refund = await kit.shop.outcome(f"/v1/refunds/{again.json()['id']}")
-    assert refund["status"] == "succeeded"
-    [authorization] = (await kit.network.journal(lost.to_refund["id"]))["authorizations"]
-    assert authorization["refunded_minor"] == 700
-    shown = await kit.decided(lost.to_refund["id"])
-    assert (shown["status"], shown["amount_refunded_minor"]) == ("captured", 700)
-    assert len((await kit.shop.get(refunds))["data"]) == 1
-    whole = lost.to_capture["amount_minor"]
-    await until(lambda: _captured_minor(kit, lost.to_capture["id"]), lambda found: found == whole)
-    assert (await kit.decided(lost.to_capture["id"]))["status"] == "captured"
-
-
 # --------------------------------------------------------------------------------------------------------------- others
 
 
@@ -233,6 +149,49 @@ async def test_an_api_that_died_after_it_had_started_a_payment_attaches_to_it_ag
     assert payment["status"] == "authorized"
     await kit.same_answer(wallet, amount, key, payment)
     assert await kit.messages(payment_id) == ["0100"]
+
+
+async def test_authorizations_capture_and_refund_that_lost_all_processes_are_each_done_once(kit: Kit) -> None:
+    """They die while the network has it all and holds back what it answers."""
+    wallet = await kit.shop.wallet()
+    to_refund = await kit.shop.captured(wallet.card_id, kit.amount())
+    to_capture = await kit.shop.authorized(wallet.card_id, kit.amount())
+    taken = to_refund["amount_captured_minor"]
+    await until(lambda: _captured_minor(kit, to_refund["id"]), lambda found: found == taken)
+    await kit.network.set_faults(delay_seconds=HELD_BACK_SECONDS)
+    asked, refund_key = {new_key(): kit.amount(), new_key(): kit.amount()}, new_key()
+    refunds = f"/v1/payments/{to_refund['id']}/refunds"
+    asking = [
+        *(asyncio.create_task(_open(kit, wallet, amount, key)) for key, amount in asked.items()),
+        asyncio.create_task(kit.shop.post(refunds, {"amount_minor": 700}, key=refund_key)),
+        asyncio.create_task(kit.shop.post(f"/v1/payments/{to_capture['id']}/capture")),
+    ]
+    in_flight = [(kit.shop.payment_id(key), "0100") for key in asked]
+    in_flight += [(to_refund["id"], "0200"), (to_capture["id"], "0220")]
+    await asyncio.gather(*(kit.until_received(payment_id, mti) for payment_id, mti in in_flight))
+    everything = kit.platform.programs
+    await kit.platform.kill(*everything)
+    await kit.network.clear_faults()
+    await kit.platform.start_again(*everything)
+    await asyncio.gather(*asking, return_exceptions=True)
+
+    for key, amount in asked.items():
+        payment = await kit.decided(kit.shop.payment_id(key))
+        await kit.same_answer(wallet, amount, key, payment)
+        requests = [m for m in (await kit.network.journal(payment["id"]))["messages"] if m["mti"] in ("0100", "0101")]
+        # Asked again, the host answers from its own journal: there is one decision.
+        assert [request["answered_before"] for request in requests] in ([0], [0, 1])
+    again = await kit.shop.post(refunds, {"amount_minor": 700}, key=refund_key)
+    refund = await kit.shop.outcome(f"/v1/refunds/{again.json()['id']}")
+    given = 700 if refund["status"] == "succeeded" else 0
+    [authorization] = (await kit.network.journal(to_refund["id"]))["authorizations"]
+    assert authorization["refunded_minor"] == given
+    shown = await kit.decided(to_refund["id"])
+    assert (shown["status"], shown["amount_refunded_minor"]) == ("captured", given)
+    assert len((await kit.shop.get(refunds))["data"]) == 1
+    whole = to_capture["amount_minor"]
+    await until(lambda: _captured_minor(kit, to_capture["id"]), lambda found: found == whole)
+    assert (await kit.decided(to_capture["id"]))["status"] == "captured"
 
 
 # ------------------------------------------------------------------------------------------------------------- stalling
