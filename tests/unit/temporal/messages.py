@@ -12,7 +12,6 @@ import domain
 import workflows.dispute_messages
 import workflows.messages
 
-
 # What an activity of settlement tells the ledger, within one process.
 _NOT_SENT = {"domain.postings"}
 
