@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.kit.cases import Kit
 from tests.faults.kit.platform import ANSWER_TIMEOUT_SECONDS, TEMPORAL
-from tests.support.shop import Wallet, new_key, until
+from tests.support.shop import Wallet, new_key
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -18,6 +18,7 @@ HELD_BACK_SECONDS = ANSWER_TIMEOUT_SECONDS * 0.8
 async def test_nothing_is_done_twice_while_temporal_stalls_for_six_seconds(kit: Kit, wallet: Wallet) -> None:
     """Longer than a workflow task may take, and longer than the caller is kept waiting."""
     to_capture = await kit.shop.authorized(wallet.card_id, kit.amount())
+    await kit.network.set_faults(delay_seconds=HELD_BACK_SECONDS)
     asked = {new_key(): kit.amount() for _ in range(3)}
     asking = [
         *(
@@ -26,8 +27,10 @@ async def test_nothing_is_done_twice_while_temporal_stalls_for_six_seconds(kit: 
         ),
         asyncio.create_task(kit.shop.post(f"/v1/payments/{to_capture['id']}/capture", key=(captured := new_key()))),
     ]
-    await until(lambda: kit.find(kit.shop.payment_id(next(iter(asked)))), lambda found: "status" in found)
+    in_flight = [*((kit.shop.payment_id(key), "0100") for key in asked), (to_capture["id"], "0220")]
+    await asyncio.gather(*(kit.until_received(payment_id, mti) for payment_id, mti in in_flight))
     async with kit.platform.stopped(TEMPORAL):
+        await kit.network.clear_faults()
         await asyncio.sleep(6)
     await asyncio.gather(*asking)
     for key, amount in asked.items():
@@ -37,7 +40,6 @@ async def test_nothing_is_done_twice_while_temporal_stalls_for_six_seconds(kit: 
         assert (await kit.messages(payment["id"])).count("0100") == 1
     again = await kit.shop.post(f"/v1/payments/{to_capture['id']}/capture", key=captured)
     assert (again.status_code, again.json()["amount_captured_minor"]) == (200, to_capture["amount_minor"])
-    await kit.until_received(to_capture["id"], "0220")
     assert await kit.messages(to_capture["id"]) == ["0100", "0220"]
 
 

@@ -7,7 +7,6 @@ keep the other from starting what it killed; links are spoiled beside them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import signal
 from collections import Counter
@@ -16,7 +15,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from embedded.processes import ServerFailed
 from embedded.zones import Zone
+from tests.faults.kit.inspection import Finding
 from tests.faults.kit.platform import (
     ANSWER_TIMEOUT_SECONDS,
     API,
@@ -75,10 +76,11 @@ _LINK_FAULTS: Mapping[str, Action] = {
 
 
 class Disasters:
-    """`happened` counts what struck."""
+    """`happened` counts what struck, `findings` is what did not come back."""
 
     def __init__(self, platform: FaultyPlatform, engine: AsyncEngine, seed: str) -> None:
         self.happened: Counter[str] = Counter()
+        self.findings: list[Finding] = []
         self._platform = platform
         self._engine = engine
         self._random = random.Random(seed)
@@ -89,8 +91,12 @@ class Disasters:
         while not over.is_set():
             beside = self._random.random() < 0.3
             first, second = self._draw(), self._draw_link()
-            await asyncio.gather(first(), *([second()] if beside else []))
-            await self._wait(self._random.uniform(0.3, 1.5))
+            try:
+                await asyncio.gather(first(), *([second()] if beside else []))
+            except ServerFailed as failure:
+                self.findings.append(Finding("I9", "a process did not come back", str(failure)))
+                return
+            await asyncio.sleep(self._random.uniform(0.3, 1.5))
 
     def _draw(self) -> Disaster:
         kinds = [self._kill, self._crash, self._stall, self._cut, self._database]
@@ -107,7 +113,7 @@ class Disasters:
             async with self._processes:
                 self._count(f"kill -9: {'all of ours' if names is ours else names[0]}")
                 await self._platform.kill(*names)
-                await self._wait(down_seconds)
+                await asyncio.sleep(down_seconds)
                 await self._platform.start_again(*names)
 
         return disaster
@@ -136,7 +142,7 @@ class Disasters:
         async def disaster() -> None:
             async with self._processes, self._platform.stopped(name):
                 self._count(f"SIGSTOP: {name}")
-                await self._wait(seconds)
+                await asyncio.sleep(seconds)
 
         return disaster
 
@@ -150,7 +156,7 @@ class Disasters:
                 if crash:
                     self._count("PostgreSQL: immediate stop")
                     await self._platform.kill(POSTGRES, by=signal.SIGQUIT)
-                    await self._wait(seconds / 2)
+                    await asyncio.sleep(seconds / 2)
                     await self._platform.start_again(POSTGRES)
                     await self._engine.dispose()
                     return
@@ -204,18 +210,14 @@ class Disasters:
 
     async def _cut_off(self, link: Proxy, seconds: float, cut: Callable[[], None]) -> None:
         cut()
-        await self._wait(seconds)
+        await asyncio.sleep(seconds)
         link.heal()
 
     async def _spoiled(self, link: Proxy, fault: Fault, seconds: float) -> None:
         link.spoil(fault)
-        await self._wait(seconds)
+        await asyncio.sleep(seconds)
         link.forgive(fault)
         self.happened[fault.name] += fault.struck
-
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(seconds)
 
     def _count(self, what: str) -> None:
         self.happened[what] += 1

@@ -126,6 +126,10 @@ def _standing(entries: Iterable[Json]) -> list[Json]:
     return [entry for entry in entries if entry["state"] not in ("declined", "reversed")]
 
 
+def _authorized(entry: Json) -> int:
+    return int(entry["amount_minor"]) + int(entry["incremented_minor"])
+
+
 def _currency(entry: Json) -> str:
     return Currency.from_numeric(entry["currency"]).value
 
@@ -154,15 +158,16 @@ def _against_the_network(payments: dict[str, Json], journal: dict[str, list[Json
     findings = []
     for identifier, payment in payments.items():
         entry = next((standing[rrn] for rrn in payment["rrns"] if rrn in standing), None)
+        stands = payment["status"] in ("authorized", "captured", "settled")
         ours = (
-            payment["status"] in ("authorized", "captured", "settled"),
+            payment["amount_authorized_minor"] if stands else 0,
             payment["amount_captured_minor"],
             payment["amount_refunded_minor"],
         )
-        # What was captured in part for good, and the rest released, counts as standing on both sides.
-        theirs = (False, 0, 0) if entry is None else (True, entry["captured_minor"], entry["refunded_minor"])
+        theirs = (0, 0, 0) if entry is None else (_authorized(entry), entry["captured_minor"], entry["refunded_minor"])
         if ours != theirs:
-            findings.append(Finding("I8", identifier, f"(stands, captured, refunded): ours {ours}, theirs {theirs}"))
+            detail = f"authorized, captured and refunded are {ours} in the books and {theirs} at the network"
+            findings.append(Finding("I8", identifier, detail))
     return findings
 
 
@@ -209,7 +214,7 @@ SELECT message.effect_key AS subject, format('%s, its reversal %s', message.stat
     detail
 FROM network.messages AS message
 LEFT JOIN network.messages AS undo ON undo.original_effect_key = message.effect_key AND undo.kind = 'reverse'
-WHERE message.kind IN ('authorize', 'sale', 'refund') AND message.state = 'unanswered'
+WHERE message.kind IN ('authorize', 'sale', 'increment', 'refund') AND message.state = 'unanswered'
     AND undo.state IS DISTINCT FROM 'answered'
 UNION ALL
 SELECT id, status FROM platform.payments WHERE status = 'in_doubt'

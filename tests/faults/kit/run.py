@@ -72,6 +72,7 @@ async def _round(kit: Kit, inspector: Inspector, customers: list[Customer], resu
         for customer in customers:
             group.create_task(customer.live(over))
         await result.disasters.strike(over)
+        over.set()
         await kit.platform.heal()
         await kit.database.dispose()
     healed = time.monotonic()
@@ -80,7 +81,9 @@ async def _round(kit: Kit, inspector: Inspector, customers: list[Customer], resu
     # What was still under way when a customer asked is decided now.
     await asyncio.gather(*(customer.settle() for customer in customers))
     result.healing_seconds = max(result.healing_seconds, time.monotonic() - healed)
-    result.findings += [*result.record.findings, *await inspector.check()]
+    result.findings += [*result.disasters.findings, *result.record.findings, *await inspector.check()]
+    for customer in customers:
+        customer.forget()
 
 
 def _progress(result: Result, seconds: float) -> str:

@@ -31,6 +31,8 @@ _PAYMENTS_PER_CARD = 10
 _INSIST_SECONDS = 120
 _PAUSE_SECONDS = 0.2
 _IMPATIENCE_SECONDS = 0.4
+# From one round of a run to the next.
+_REMEMBERED = 20
 
 # From each status that was told, those that may be told later. What is missing is final.
 _LATER = {
@@ -59,6 +61,10 @@ class Deed:
     def done(self) -> bool:
         return self.answer is not None and self.status_code < 300
 
+    @property
+    def amount(self) -> int:
+        return int(self.body["amount_minor"])
+
 
 @dataclass(slots=True)
 class Deal:
@@ -67,6 +73,7 @@ class Deal:
     id: str
     creation: Deed
     told: Json | None = None
+    increments: list[Deed] = field(default_factory=list)
     captures: list[Deed] = field(default_factory=list)
     refunds: list[Deed] = field(default_factory=list)
     voids: list[Deed] = field(default_factory=list)
@@ -74,6 +81,15 @@ class Deal:
     @property
     def status(self) -> str:
         return "unknown" if self.told is None else str(self.told["status"])
+
+    @property
+    def deeds(self) -> list[Deed]:
+        return [self.creation, *self.increments, *self.captures, *self.voids, *self.refunds]
+
+    @property
+    def amount_minor(self) -> int:
+        """What was asked for, as far as it was granted; increments that are not decided yet do not count."""
+        return int(self.creation.body["amount_minor"]) + sum(deed.amount for deed in self.increments if deed.done)
 
     def left(self, upper: str, lower: str) -> int:
         assert self.told is not None
@@ -112,12 +128,16 @@ class Customer:
     async def settle(self) -> None:
         """Once everything runs again: every key gets its final answer, and every payment is what was promised."""
         for deal in self.deals:
-            for deed in (deal.creation, *deal.captures, *deal.voids, *deal.refunds):
+            for deed in deal.deeds:
                 if deed.answer is None:
                     await self._do(deed)
             await self._look(deal)
             self._compare(deal)
-            await self._same_again(self._random.choice([deal.creation, *deal.captures, *deal.refunds]))
+            await self._same_again(self._random.choice(deal.deeds))
+
+    def forget(self) -> None:
+        """What was settled long ago is in the books, which are looked at as a whole."""
+        del self.deals[:-_REMEMBERED]
 
     # ------------------------------------------------------------------------------------------------- what it decides
 
@@ -166,7 +186,9 @@ class Customer:
         await self._do_somehow(deal, deed)
 
     async def _use(self, deal: Deal) -> None:
-        match self._random.choice(["capture", "capture", "part", "void", "race"]):
+        match self._random.choice(["capture", "capture", "part", "void", "race", "increment"]):
+            case "increment" if not deal.captures and not deal.voids:
+                await self._increment(deal)
             case "capture":
                 await self._capture(deal, None, final=True)
             case "part":
@@ -174,7 +196,7 @@ class Customer:
                 await self._capture(deal, max(1, self._random.randrange(left)), final=self._random.random() < 0.3)
             case "void":
                 await self._void(deal)
-            case "race":
+            case _:
                 self._count("capture against void")
                 await asyncio.gather(self._capture(deal, None, final=True), self._void(deal))
 
@@ -182,6 +204,13 @@ class Customer:
         self._count("capture")
         deed = Deed(f"/v1/payments/{deal.id}/capture", {"amount_minor": amount_minor, "final": final}, self._key())
         deal.captures.append(deed)
+        await self._do_somehow(deal, deed)
+
+    async def _increment(self, deal: Deal) -> None:
+        self._count("increment")
+        body = {"amount_minor": self._random.randrange(100, 2_000)}
+        deed = Deed(f"/v1/payments/{deal.id}/increment", body, self._key())
+        deal.increments.append(deed)
         await self._do_somehow(deal, deed)
 
     async def _void(self, deal: Deal) -> None:
@@ -294,8 +323,9 @@ class Customer:
         if shown is None:
             return
         before, deal.told = deal.told, shown
-        if (shown["id"], shown["amount_minor"]) != (deal.id, deal.creation.body["amount_minor"]):
-            self._record.found("I6", deal.id, "it is another payment")
+        undecided = any(deed.answer is None for deed in deal.increments)
+        if shown["id"] != deal.id or (shown["amount_minor"] != deal.amount_minor and not undecided):
+            self._record.found("I6", deal.id, f"of {deal.amount_minor} it shows {shown['amount_minor']}")
         if before is None:
             return
         if shown["status"] != before["status"] and shown["status"] not in _LATER.get(before["status"], ()):
@@ -320,7 +350,7 @@ class Customer:
         captured = _captured(deal)
         if shown["amount_captured_minor"] != captured:
             self._record.found("I6", deal.id, f"{captured} were captured, it shows {shown['amount_captured_minor']}")
-        refunded = sum(int(deed.body["amount_minor"]) for deed in deal.refunds if _succeeded(deed))
+        refunded = sum(deed.amount for deed in deal.refunds if _succeeded(deed))
         if shown["amount_refunded_minor"] != refunded:
             self._record.found("I6", deal.id, f"{refunded} were refunded, it shows {shown['amount_refunded_minor']}")
 
