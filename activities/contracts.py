@@ -279,6 +279,21 @@ class SettlementActivities(Protocol):
     async def resolve_break(self, decision: BreakDecision) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How many invariants were looked at, and hold."""
+
+    invariants: int
+
+
+class ConsistencyActivities(Protocol):
+    @activity.defn(name="ledger.close_batches")
+    async def close_batches(self) -> None: ...
+
+    @activity.defn(name="invariants.check")
+    async def check(self) -> Checked: ...
+
+
 class NotifyActivities(Protocol):
     @activity.defn(name="notify.deliver")
     async def deliver(self, order: NotificationOrder) -> None: ...

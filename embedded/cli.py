@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import os
 import select
 import shlex
@@ -17,12 +19,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from temporalio.client import Client
 
+from activities.consistency import RULES
+from activities.consistency import findings as find_contradictions
+from domain.consistency import Finding
 from domain.errors import DurapayError
 from embedded.blueprint import Addresses, Blueprint
 from embedded.stack import Stack
 from embedded.state import PORTS, Running, StateFolder
+from ledger.batches import verify as verify_chain
 from store.api_keys import create_api_key
+from store.engine import create_engine
 
 _STOP_SECONDS = 60
 _ACCOUNT = "demo"
@@ -117,6 +125,53 @@ def reset(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         typer.confirm(f"Delete {state.path} with all its data and keys?", abort=True)
     state.delete()
     _console.print("deleted", str(state.path))
+
+
+@app.command()
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON, for programs.")] = False,
+) -> None:
+    """Check that ledger, journal, payments, workflows and the ledger's hash chain agree."""
+    state = StateFolder.default()
+    _running(state)
+    findings, batches = asyncio.run(_verified(state))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    else:
+        _print_findings(findings, batches)
+    if findings:
+        raise typer.Exit(1)
+
+
+async def _verified(state: StateFolder) -> tuple[list[Finding], int]:
+    """What does not hold, and how many batches of transfers the chain has."""
+    engine = create_engine(_database_url(state), pool_size=2)
+    try:
+        with _errors.status("the ledger, the network's journal, payments and their workflows"):
+            client = await Client.connect(Addresses.of(state.kept_ports()).temporal)
+            found = await find_contradictions(engine, client)
+        with _errors.status("the hash chain"):
+            chain = await verify_chain(engine)
+    finally:
+        await engine.dispose()
+    found += [
+        Finding("hash_chain", (each.transfer_id or f"batch {each.batch}",), f"{each.trace} in batch {each.batch}")
+        for each in chain.findings
+    ]
+    return found, chain.batches
+
+
+def _print_findings(findings: list[Finding], batches: int) -> None:
+    broken = {finding.invariant: finding for finding in findings}
+    table = Table(title="invariants")
+    for heading in ("", "invariant", "what it means", "broken by"):
+        table.add_column(heading)
+    chain = f"Closed batches of transfers are as they were closed ({batches} batches)."
+    for invariant, meaning in {**RULES, "hash_chain": chain}.items():
+        finding = broken.get(invariant)
+        mark = "[red]✗[/red]" if finding else "[green]✓[/green]"
+        table.add_row(mark, invariant, meaning, ", ".join(finding.subjects) if finding else "")
+    _console.print(table)
 
 
 @app.command()

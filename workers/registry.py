@@ -13,6 +13,7 @@ from temporal.task_queues import TaskQueue
 from workers.heartbeats import Heartbeats
 from workers.sandbox import sandbox
 from workflows.dispute import DisputeWorkflow
+from workflows.invariants import InvariantWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.settlement import BreakWorkflow, SettlementWorkflow
@@ -29,6 +30,7 @@ WORKFLOWS: Sequence[type] = (
     DisputeWorkflow,
     SettlementWorkflow,
     BreakWorkflow,
+    InvariantWorkflow,
 )
 
 

@@ -6,16 +6,18 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client
+from temporalio.client import Client, ScheduleCalendarSpec, ScheduleRange, ScheduleSpec
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
+from activities.consistency import ConsistencyActivities
 from activities.disputes import DisputeActivities
 from activities.ledger import LedgerActivities
 from activities.network import NetworkActivities
@@ -68,11 +70,12 @@ from notify.service import Notifier
 from sealing import Sealer, Unsealer
 from settlement.store import Cleared
 from store.engine import create_engine
+from temporal.schedules import SCHEDULES, Schedule, ensure_schedules
 from temporal.task_queues import TaskQueue
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.service import Vault
 from workers.registry import activity_worker, payments_worker
-from workflows.messages import CaptureCleared, RefundReturned
+from workflows.messages import CaptureCleared, RefundReturned, SettlementOrder
 
 _log = logging.getLogger(__name__)
 
@@ -238,11 +241,23 @@ async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worke
     return activity_worker(client, TaskQueue.NOTIFY, [activities.deliver], build_id, concurrency=16)
 
 
+# Half past two, UTC: the network has closed the day before.
+_EVERY_NIGHT = Schedule(
+    "settlement",
+    "settlement",
+    (SettlementOrder(),),
+    ScheduleSpec(calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(2)], minute=[ScheduleRange(30)])]),
+    catchup=timedelta(days=1),
+)
+
+
 async def _settlement(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     engine, settings = _engine(stack), ClearingSettings()
     clearing = ClearingHouse(settings.url, settings.token.get_secret_value())
     stack.push_async_callback(clearing.aclose)
     activities = SettlementActivities(engine, SettlementBooks(engine), clearing, _tell_payment(client))
+    consistency = ConsistencyActivities(engine, client)
+    await ensure_schedules(client, [*SCHEDULES, _EVERY_NIGHT])
     return activity_worker(
         client,
         TaskQueue.SETTLEMENT,
@@ -258,6 +273,8 @@ async def _settlement(client: Client, build_id: str, stack: AsyncExitStack) -> W
             activities.finish,
             activities.check_break,
             activities.resolve_break,
+            consistency.close_batches,
+            consistency.check,
         ],
         build_id,
     )

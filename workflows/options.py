@@ -93,6 +93,14 @@ BREAK_CHECK = CallOptions(
     retry_policy=RetryPolicy(maximum_attempts=1),
 )
 
+# It reads the whole ledger, and it is asked again by the workflow itself: one try each time.
+CONSISTENCY_CHECK = CallOptions(
+    task_queue=TaskQueue.SETTLEMENT,
+    start_to_close_timeout=timedelta(minutes=10),
+    schedule_to_close_timeout=timedelta(minutes=30),
+    retry_policy=RetryPolicy(maximum_attempts=1),
+)
+
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)
 # Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.

@@ -45,6 +45,9 @@ from tests.support.dispute_world import open_dispute_world
 from tests.support.settlement_world import open_settlement_world
 from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, open_world
+from tests.workflows.test_invariant_workflow import ScriptedChecks
+from workers.registry import activity_worker, payments_worker
+from workflows.invariants import InvariantWorkflow
 from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
 from workflows.settlement import BreakWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
@@ -53,7 +56,7 @@ from workflows.token_lifecycle import TokenProvisioningWorkflow
 SCENARIOS = (
     {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)}
     | {f"dispute_{scenario.__name__}" for scenario in DISPUTES}
-    | {"token_provisioning", "settlement"}
+    | {"token_provisioning", "settlement", "invariants"}
 )
 
 
@@ -72,6 +75,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
         await _record_provisioning()
     if wanted("settlement"):
         await _record_settlement()
+    if wanted("invariants"):
+        await _record_invariants()
 
 
 async def _record_payment(engine: AsyncEngine, scenario: Scenario) -> None:
@@ -131,6 +136,20 @@ async def _record_settlement() -> None:
             await world.break_handle.execute_update(BreakWorkflow.resolve, decision)
         await world.break_handle.result()
         await _save("settlement_break_written_off", environment.client, world.break_handle.id)
+
+
+async def _record_invariants() -> None:
+    async with _environment() as environment:
+        checks = ScriptedChecks("one_approval: pay_1 (2 approvals)", None)
+        async with (
+            payments_worker(environment.client, [], "test"),
+            activity_worker(environment.client, TaskQueue.SETTLEMENT, [checks.close_batches, checks.check], "test"),
+        ):
+            handle = await environment.client.start_workflow(
+                InvariantWorkflow.run, id="invariants/recorded", task_queue=TaskQueue.PAYMENTS
+            )
+            await handle.result()
+            await _save("invariants_broken_and_healed", environment.client, handle.id)
 
 
 async def _provision(client: Client) -> WorkflowHandle[TokenProvisioningWorkflow, None]:

@@ -220,7 +220,7 @@ async def open_dispute_world(
         opens_at=await environment.get_current_time(),
     )
     activities = DisputeActivities(DisputeBooks(engine, {Currency.USD: FEE_MINOR}), EvidenceArchive(engine, storage))
-    local = [activities.open, activities.record, activities.note, activities.freeze]
+    local: list[Callable[..., Any]] = [activities.open, activities.record, activities.note, activities.freeze]
     async with (
         payments_worker(environment.client, local, "test"),
         activity_worker(environment.client, TaskQueue.NETWORK, [case.represent, case.accept], "test"),

@@ -116,7 +116,7 @@ async def test_what_differs_is_a_break_that_two_operators_resolve(
     assert {each["status"] for each in (missing, amount, duplicate)} == {"open"}
 
     loss = await _balance(database, "loss:USD")
-    handle = engine_room.get_workflow_handle_for(BreakWorkflow.run, break_workflow_id(amount["id"]))
+    handle = engine_room.get_workflow_handle(break_workflow_id(amount["id"]))
     for name in ("ada", "ada", "grace"):
         decision = ResolveRequest(name, "settlement.break", Resolution.WRITE_OFF, "too small to claim")
         await handle.execute_update(BreakWorkflow.resolve, decision)
