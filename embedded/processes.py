@@ -61,10 +61,12 @@ def listens(pid: int, port: int) -> bool:
     if not inodes:
         return False
     wanted = {f"socket:[{inode}]" for inode in inodes}
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if str(descriptor.readlink()) in wanted:
-                return True
+    # The process, or one of its files, may be gone by now.
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if str(descriptor.readlink()) in wanted:
+                    return True
     return False
 
 
