@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from embedded.processes import LOOPBACK
+from embedded.processes import LOOPBACK, free_port
 from tests.faults.kit.proxy import (
     Action,
     Direction,
@@ -56,7 +56,7 @@ async def _link() -> AsyncIterator[Link]:
         writer.close()
 
     server = await asyncio.start_server(echo, LOOPBACK, 0)
-    proxy = Proxy("a link", server.sockets[0].getsockname()[1], iso8583)
+    proxy = Proxy("a link", free_port(), server.sockets[0].getsockname()[1], iso8583)
     await proxy.start()
     reader, writer = await asyncio.open_connection(LOOPBACK, proxy.port)
     try:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -58,10 +58,13 @@ class FaultyPlatform:
         self.state = StateFolder(folder)
         self.state.create()
         (folder / KIT_FILE).write_text(str(os.getpid()))
-        ports = {name: free_port() for name in PORTS}
-        self.database = {zone: Proxy(f"{zone} → database", ports["database"], PostgresCutter) for zone in _DETOURED}
-        self.temporal = {zone: Proxy(f"{zone} → Temporal", ports["temporal"]) for zone in _DETOURED}
-        self.network = Proxy("network → card network", ports["network"], iso8583)
+        free = _free_ports()
+        ports = {name: next(free) for name in PORTS}
+        self.database = {
+            zone: Proxy(f"{zone} → database", next(free), ports["database"], PostgresCutter) for zone in _DETOURED
+        }
+        self.temporal = {zone: Proxy(f"{zone} → Temporal", next(free), ports["temporal"]) for zone in _DETOURED}
+        self.network = Proxy("network → card network", next(free), ports["network"], iso8583)
         self._blueprint = _Detoured(self.state, ports, self)
         self._parts = {part.name: part for part in self._blueprint.parts()}
         # What runs under each name now: the part itself, or one with armed crash points.
@@ -140,16 +143,6 @@ class FaultyPlatform:
             yield
         finally:
             self.resume(name)
-
-    @asynccontextmanager
-    async def second_network_worker(self) -> AsyncIterator[None]:
-        """Another worker of the network's queue beside the first."""
-        part = self._blueprint.another(WORKERS[Zone.NETWORK])
-        await _start(part)
-        try:
-            yield
-        finally:
-            await _server(part).stop()
 
     async def heal(self) -> None:
         """Everything runs, nothing is stopped, no proxy spoils anything."""
@@ -248,6 +241,16 @@ class _Detoured(Blueprint):
             simulator_token=self._state.secret("simulator_control_token"),
             sandbox_token=self._state.secret("sandbox_control_token"),
         )
+
+
+def _free_ports() -> Iterator[int]:
+    """Each another one: none of them is listened on until all are given away."""
+    given: set[int] = set()
+    while True:
+        port = free_port()
+        if port not in given:
+            given.add(port)
+            yield port
 
 
 def _server(part: Part) -> Server:

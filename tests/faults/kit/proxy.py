@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from embedded.processes import LOOPBACK, free_port
+from embedded.processes import LOOPBACK
 
 _READ_BYTES = 64 * 1024
 # close(2) with this answers whatever still comes with a reset, as the kernel of a host that lost its process does.
@@ -74,9 +74,11 @@ class Proxy:
     `cutter` makes the cutter of one direction of one connection.
     """
 
-    def __init__(self, name: str, target: int, cutter: Callable[[Direction], Cutter] = lambda _: Uncut()) -> None:
+    def __init__(
+        self, name: str, port: int, target: int, cutter: Callable[[Direction], Cutter] = lambda _: Uncut()
+    ) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = port
         self.struck: Counter[str] = Counter()
         self.connections_made = 0
         self.lag_seconds = 0.0
