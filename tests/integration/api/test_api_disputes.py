@@ -56,7 +56,7 @@ class Issuer:
         return first
 
     async def says(self, first: ChargebackNotice, stage: NoticeStage, kind: DisputeKind = K.CHARGEBACK) -> None:
-        handle = self._client.get_workflow_handle_for(DisputeWorkflow.run, dispute_workflow_id(first.chargeback_id))
+        handle = self._client.get_workflow_handle(dispute_workflow_id(first.chargeback_id))
         word = notice(
             first.payment_id,
             kind,
