@@ -19,11 +19,14 @@ COPY sealing sealing
 COPY store store
 COPY temporal temporal
 COPY embedded embedded
+COPY bank bank
 COPY documents documents
 COPY fraud fraud
+COPY identity identity
 COPY ledger ledger
 COPY network network
 COPY notify notify
+COPY onboarding onboarding
 COPY settlement settlement
 COPY vault vault
 COPY activities activities

@@ -12,7 +12,18 @@ import pytest
 from importlinter import cli
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICES = {"vault", "fraud", "network", "ledger", "notify", "documents", "settlement"}
+SERVICES = {
+    "vault",
+    "fraud",
+    "network",
+    "ledger",
+    "notify",
+    "documents",
+    "settlement",
+    "identity",
+    "onboarding",
+    "bank",
+}
 
 
 def _contracts() -> configparser.ConfigParser:

@@ -1,0 +1,1 @@
+"""Who somebody is: contacts, passwords, passkeys, devices, sessions and API keys."""

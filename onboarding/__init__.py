@@ -1,0 +1,1 @@
+"""Knowing the customer: documents, screening, decisions, tiers; closing an account and erasing a person."""

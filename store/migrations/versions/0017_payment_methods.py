@@ -1,0 +1,16 @@
+"""Defaults, labels, removal and expiry reminders of payment methods."""
+
+from __future__ import annotations
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
