@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def written_forms(value: str) -> Iterator[bytes]:
@@ -24,6 +24,14 @@ def written_forms(value: str) -> Iterator[bytes]:
         yield encoded[4 if offset else 0 : -4]
 
 
+def as_stored(rows: Iterable[str]) -> bytes:
+    """Rows as PostgreSQL shows them, with the bytes that a `bytea` holds instead of its hex.
+
+    In the hex a number may begin in the middle of a byte, by chance and where nobody wrote it down.
+    """
+    return _BYTEA.sub(lambda shown: b"|" + bytes.fromhex(shown[1].decode()) + b"|", "\n".join(rows).encode())
+
+
 def check_absent(content: bytes, values: Sequence[str], where: str) -> None:
     """Raises AssertionError if `content` holds one of `values`, in whatever form."""
     for value in values:
@@ -35,3 +43,6 @@ def check_absent(content: bytes, values: Sequence[str], where: str) -> None:
 def check_no_code(content: str, cvc: str, where: str) -> None:
     """The security code as a word of its own; a time or an id may have its digits by chance."""
     assert re.search(rf"(?<![\w.,:+-]){cvc}(?![\w.,:-])", content) is None, f"{where} has the security code"
+
+
+_BYTEA = re.compile(rb"\\+x((?:[0-9a-f]{2})+)")

@@ -14,7 +14,7 @@ from temporalio.client import Client
 from sealing import PAN_PURPOSE, Unsealer
 from tests.faults.kit.inspection import Finding
 from tests.faults.kit.platform import FaultyPlatform
-from tests.support.canaries import check_absent, check_no_code
+from tests.support.canaries import as_stored, check_absent, check_no_code
 
 # Their files are looked at as they are; PostgreSQL is asked instead, and the HSM's token is encrypted.
 _FILES = ("valkey", "simulator", "sandbox", "temporal")
@@ -59,7 +59,7 @@ async def _everything(
     async with engine.connect() as connection:
         for table in [row.name for row in await connection.execute(_TABLES)]:
             rows = await connection.execute(text(f"SELECT entry::text AS shown FROM {table} AS entry"))
-            yield table, "\n".join(row.shown for row in rows).encode()
+            yield table, as_stored(row.shown for row in rows)
     for name, history in await _histories(platform):
         yield name, history
 
