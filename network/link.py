@@ -18,7 +18,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 from domain.outcomes import DoubtReason
 from network.codec import Message, decode, encode
@@ -99,7 +99,8 @@ class _Session(asyncio.Protocol):
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # Not every event loop's transports are instances of it.
+        transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_WRITE_LIMIT_BYTES)
         self._transport = transport
 

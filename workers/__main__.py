@@ -8,6 +8,8 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 
+import uvloop
+
 from config.logs import configure_logging
 from config.runtime import settle
 from config.settings import CodecSettings, TemporalSettings
@@ -44,7 +46,7 @@ def main() -> None:
         sys.exit(f"{error}; the queues are {', '.join(TaskQueue)}")
     if not queues:
         sys.exit(f"usage: python -m workers QUEUE…; the queues are {', '.join(TaskQueue)}")
-    asyncio.run(run(queues))
+    uvloop.run(run(queues))
 
 
 if __name__ == "__main__":
