@@ -22,6 +22,7 @@ from domain.network import (
     IncrementCommand,
     ProvisionCommand,
     RefundCommand,
+    ReleaseCommand,
     ReverseCommand,
     SealedCredential,
     VerifyCommand,
@@ -186,6 +187,9 @@ class NetworkActivities(Protocol):
 
     @activity.defn(name="network.capture")
     async def capture(self, command: CaptureCommand) -> Acknowledged: ...
+
+    @activity.defn(name="network.release")
+    async def release(self, command: ReleaseCommand) -> Acknowledged: ...
 
     @activity.defn(name="network.refund")
     async def refund(self, command: RefundCommand) -> Approved | Declined | Unknown: ...

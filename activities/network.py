@@ -13,6 +13,7 @@ from domain.network import (
     IncrementCommand,
     ProvisionCommand,
     RefundCommand,
+    ReleaseCommand,
     ReverseCommand,
     VerifyCommand,
 )
@@ -48,6 +49,11 @@ class NetworkActivities(contracts.NetworkActivities):
     async def capture(self, command: CaptureCommand) -> Acknowledged:
         with translated():
             return await self._gateway.capture(command)
+
+    @activity.defn(name="network.release")
+    async def release(self, command: ReleaseCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.release(command)
 
     @activity.defn(name="network.refund")
     async def refund(self, command: RefundCommand) -> Approved | Declined | Unknown:

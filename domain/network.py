@@ -95,6 +95,18 @@ class CaptureCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseCommand:
+    """Tell the network that of an approved authorization nothing is taken beyond what was `captured`.
+
+    It is a reversal in part: a 0420 with the replacement amount (DE95), repeated as 0421 until the 0430.
+    """
+
+    effect_key: str
+    original_effect_key: str
+    captured: Money
+
+
+@dataclass(frozen=True, slots=True)
 class RefundCommand:
     """Give `money` back to the card of an earlier authorization or sale (0200 with processing code 20)."""
 

@@ -112,6 +112,12 @@ TRANSITIONS: dict[tuple[PaymentStatus, PaymentEvent], PaymentStatus] = {
     (_S.AUTHORIZED, _E.CAPTURED): _S.CAPTURED,
     (_S.AUTHORIZED, _E.VOIDED): _S.VOIDED,
     (_S.AUTHORIZED, _E.EXPIRED): _S.EXPIRED,
+    # Of a part that was captured while the rest is still open.
+    (_S.AUTHORIZED, _E.REFUND_RESERVED): _S.AUTHORIZED,
+    (_S.AUTHORIZED, _E.REFUND_DOUBTED): _S.AUTHORIZED,
+    (_S.AUTHORIZED, _E.REFUND_SUCCEEDED): _S.AUTHORIZED,
+    (_S.AUTHORIZED, _E.REFUND_FAILED): _S.AUTHORIZED,
+    (_S.AUTHORIZED, _E.REFUND_RETURNED): _S.AUTHORIZED,
     (_S.CAPTURED, _E.REFUND_RESERVED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_DOUBTED): _S.CAPTURED,
     (_S.CAPTURED, _E.REFUND_SUCCEEDED): _S.CAPTURED,
@@ -199,6 +205,8 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
             raise InvalidTransition("payment_partly_captured", "a payment that was captured is refunded, not voided")
         case PaymentEvent.EXPIRED if payment.amount_captured_minor:
             return replace(payment, status=PaymentStatus.CAPTURED)
+        case PaymentEvent.REFUND_RESERVED if not payment.amount_captured_minor:
+            raise InvalidTransition("payment_unexpected_state", "nothing was captured that could be refunded")
         case PaymentEvent.REFUND_RESERVED:
             _require(amount_minor, payment.refundable_minor)
             return replace(payment, refunds_pending_minor=payment.refunds_pending_minor + amount_minor)

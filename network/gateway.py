@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
@@ -25,6 +26,7 @@ from domain.network import (
     LateAnswer,
     ProvisionCommand,
     RefundCommand,
+    ReleaseCommand,
     ReverseCommand,
     SealedCredential,
     VerifyCommand,
@@ -199,6 +201,13 @@ class NetworkGateway:
         """
         return await self._once(command.effect_key, command, lambda: self._capture(command))
 
+    async def release(self, command: ReleaseCommand) -> Acknowledged:
+        """Tells the network that nothing beyond what was captured will be taken of an authorization (0420 in part).
+
+        Raises: as `reverse`.
+        """
+        return await self._once(command.effect_key, command, lambda: self._release(command))
+
     async def provision(self, command: ProvisionCommand) -> Acknowledged:
         """Tells the network which card number a new device number stands for (0620).
 
@@ -357,6 +366,19 @@ class NetworkGateway:
         # It may have come while the reversal was on its way.
         original = await self._journal.read(command.original_effect_key)
         return Reversed(acknowledged.acknowledged_at, original.late_response_code)
+
+    async def _release(self, command: ReleaseCommand) -> Acknowledged:
+        entry, original = await self._journal.open_about(
+            Effect(Kind.RELEASE, command.effect_key, command.captured, original_effect_key=command.original_effect_key)
+        )
+
+        async def build(entry: Entry, repeat: bool) -> Message:
+            card = self._credentials.card(_box(original))
+            purchase = replace(entry.purchase, money=original.purchase.money)
+            approval_code = original.approval_code or ""
+            return messages.release(purchase, card, original.original, approval_code, command.captured, repeat=repeat)
+
+        return _acknowledged(await self._advise(entry, build))
 
     async def _provision(self, command: ProvisionCommand) -> Acknowledged:
         async def build(entry: Entry, repeat: bool) -> Message:

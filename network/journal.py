@@ -65,6 +65,7 @@ class Kind(StrEnum):
     CAPTURE = "capture"
     REFUND = "refund"
     REVERSE = "reverse"
+    RELEASE = "release"
     PROVISION = "provision"
     REPRESENT = "represent"
     ACCEPT = "accept"
@@ -87,6 +88,7 @@ _MTI: Final[Mapping[Kind, str]] = {
     Kind.REFUND: "0200",
     Kind.CAPTURE: "0220",
     Kind.REVERSE: "0420",
+    Kind.RELEASE: "0420",
     Kind.PROVISION: "0620",
     Kind.REPRESENT: "0620",
     Kind.ACCEPT: "0620",
@@ -95,11 +97,11 @@ _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
     "0110": frozenset({Kind.AUTHORIZE, Kind.INCREMENT, Kind.VERIFY}),
     "0210": frozenset({Kind.SALE, Kind.REFUND}),
     "0230": frozenset({Kind.CAPTURE}),
-    "0430": frozenset({Kind.REVERSE}),
+    "0430": frozenset({Kind.REVERSE, Kind.RELEASE}),
     "0630": frozenset({Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT}),
 }
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
-ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT})
+ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.RELEASE, Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT})
 
 # What can be undone: it moved money, or may have.
 _REVERSIBLE: Final = frozenset({Kind.AUTHORIZE, Kind.SALE, Kind.INCREMENT, Kind.REFUND})
@@ -108,12 +110,13 @@ _REVERSIBLE: Final = frozenset({Kind.AUTHORIZE, Kind.SALE, Kind.INCREMENT, Kind.
 _REFERRED: Final[Mapping[Kind, frozenset[Kind]]] = {
     Kind.INCREMENT: frozenset({Kind.AUTHORIZE}),
     Kind.CAPTURE: frozenset({Kind.AUTHORIZE}),
+    Kind.RELEASE: frozenset({Kind.AUTHORIZE}),
     Kind.REFUND: frozenset({Kind.AUTHORIZE, Kind.SALE}),
     Kind.REPRESENT: frozenset({Kind.AUTHORIZE, Kind.SALE}),
     Kind.ACCEPT: frozenset({Kind.AUTHORIZE, Kind.SALE}),
 }
 # To the network an authorization, what is added to it and what is taken of it are one purchase. A refund is another.
-_ONE_PURCHASE: Final = frozenset({Kind.INCREMENT, Kind.CAPTURE, Kind.REPRESENT, Kind.ACCEPT})
+_ONE_PURCHASE: Final = frozenset({Kind.INCREMENT, Kind.CAPTURE, Kind.RELEASE, Kind.REPRESENT, Kind.ACCEPT})
 # What has a day in the network's clearing once it is acknowledged.
 _SETTLED: Final = (Kind.SALE, Kind.CAPTURE, Kind.REFUND, Kind.REVERSE)
 

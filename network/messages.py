@@ -8,6 +8,7 @@
 | 0200, repeat 0201 | sale: authorization and capture in one (processing code 00); refund (20) | 0210 |
 | 0220, repeat 0221 | capture of an approved authorization; DE60 tells the last one (`F`) from others (`P`) | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
+| the same | reversal in part: DE95 has what stays of the authorization, all that was captured | |
 | 0620, repeat 0621 | which card number a device number stands for (DE123); disputes, both ways (`cases`) | 0630 |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
 
@@ -57,6 +58,8 @@ ANSWERS: Final = frozenset(ANSWER_MTI.values())
 
 _PURCHASE: Final = "000000"
 _REFUND: Final = "200000"
+# DE95: actual amount of transaction and of settlement (n12 each), then of two fees (x+n8 each); we use the first.
+_REPLACEMENT_DIGITS: Final = 42
 _ECOMMERCE_ENTRY: Final = "810"  # DE22: number entered by electronic commerce, no PIN entry
 _ECOMMERCE_CONDITION: Final = "59"  # DE25: electronic commerce request
 _VERIFICATION_CONDITION: Final = "51"  # DE25: request for account verification without authorization
@@ -288,6 +291,35 @@ def reversal(
     """0420 or 0421. `approval_code` is DE38 of the original, empty when no answer to it came."""
     processing_code = _REFUND if of_refund else _PURCHASE
     return Message("0421" if repeat else "0420", _about(processing_code, purchase, card, original, approval_code))
+
+
+def release(
+    purchase: Purchase,
+    card: Card,
+    original: Original,
+    approval_code: str,
+    captured: Money,
+    *,
+    repeat: bool = False,
+) -> Message:
+    """0420 or 0421: of the authorization's amount (DE4) nothing stays but what was `captured` (DE95)."""
+    replacement = {95: f"{captured.amount_minor:012d}{'0' * (_REPLACEMENT_DIGITS - 12)}"}
+    fields = _about(_PURCHASE, purchase, card, original, approval_code) | replacement
+    return Message("0421" if repeat else "0420", fields)
+
+
+def replacement_minor(message: Message) -> int | None:
+    """What stays of the original, in minor units; None for a reversal of all of it.
+
+    Raises:
+        MessageInvalid: DE95 is no amount.
+    """
+    value = message.fields.get(95)
+    if value is None:
+        return None
+    if len(value) != _REPLACEMENT_DIGITS or not (value.isascii() and value.isdigit()):
+        raise MessageInvalid("no replacement amount", 95)
+    return int(value[:12])
 
 
 def provisioning(trace: Trace, card: Card, pan: str, *, repeat: bool = False) -> Message:

@@ -170,6 +170,7 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
             activities.verify,
             activities.reverse,
             activities.capture,
+            activities.release,
             activities.refund,
             activities.provision,
             activities.represent,

@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
         CaptureCommand,
         IncrementCommand,
         LateAnswer,
+        ReleaseCommand,
         ReverseCommand,
         SealedCredential,
     )
@@ -302,6 +303,8 @@ class PaymentWorkflow(DurableSteps):
             await self._change(PaymentEvent.EXPIRED, status_reason="capture_window_passed")
             if self._payment.status is PaymentStatus.EXPIRED:
                 self._release_at_network()
+            elif workflow.patched("2026-11-release-the-rest"):
+                self._in_background(self._release_rest())
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -605,6 +608,20 @@ class PaymentWorkflow(DurableSteps):
             "network.reverse",
             lambda: self._reverse("void"),
             {Resolution.REVERSED: Reversed(workflow.now())},
+        )
+
+    async def _release_rest(self) -> None:
+        """Frees at the network what a partly captured authorization has left, once it has heard of all captures."""
+        command = ReleaseCommand(
+            effect_key=self._effect("release"),
+            original_effect_key=self._effect("authorize"),
+            captured=Money(self._payment.amount_captured_minor, self._request.money.currency),
+        )
+        await workflow.wait_condition(lambda: self._captures_advised == self._captures)
+        await self._until_done(
+            "network.release",
+            lambda: workflow.execute_activity_method(NetworkActivities.release, command, **NETWORK_ADVICE),
+            {Resolution.ACKNOWLEDGED: Acknowledged(workflow.now())},
         )
 
     async def _reverse(self, step: str) -> Reversed | NeverSent:

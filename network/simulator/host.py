@@ -29,6 +29,7 @@ from network.messages import (
     is_increment,
     is_refund,
     is_verification,
+    replacement_minor,
     request_key,
     token_pan,
 )
@@ -126,6 +127,8 @@ class IssuerHost:
                     return self._authorize(message)
                 case "022":
                     return Decision(self._settled(message, self._capture(message)))
+                case "042" if replacement_minor(message) is not None:
+                    return Decision(answer(message, self._release(message)), drop=self._loses_acknowledgement(message))
                 case "042":
                     decided = self._settled(message, self._reverse(message))
                     return Decision(decided, drop=self._loses_acknowledgement(message))
@@ -287,6 +290,20 @@ class IssuerHost:
             self._store.refund(about.id, -original.amount_minor)
         if about is not None and original.kind is Kind.INCREMENT:
             self._store.increment(about.id, -original.amount_minor)
+        return APPROVED
+
+    def _release(self, message: Message) -> str:
+        """Frees what is left of an authorization. What stays of it is all that was captured, or the two disagree."""
+        original = self._store.transaction_of(Original.of(message))
+        if original is None:
+            return ORIGINAL_UNKNOWN
+        if not _stands(original, message, Kind.AUTHORIZATION):
+            return INVALID_TRANSACTION
+        if replacement_minor(message) != original.captured_minor:
+            return INVALID_AMOUNT
+        if original.completed_at is None:
+            self._store.capture(original.id, 0, final=True)
+            self._dispute(self._store.token(self._fingerprint(message.get(2))), original.id, original.captured_minor)
         return APPROVED
 
     def _provision(self, message: Message) -> str:

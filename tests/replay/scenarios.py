@@ -231,6 +231,13 @@ async def partly_captured_and_expired(stage: Stage) -> None:
     await stage.skip(WINDOWS)
 
 
+async def partly_captured_refunded_and_released(stage: Stage) -> None:
+    await stage.world.pay()
+    await stage.world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    await stage.world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_of_a_part", 150))
+    await stage.skip(WINDOWS)
+
+
 async def canceled_from_outside(stage: Stage) -> None:
     await stage.world.pay()
     await stage.world.handle.cancel()
@@ -324,6 +331,7 @@ PAYMENTS: tuple[Scenario, ...] = (
     reviewed_and_rejected,
     expired,
     partly_captured_and_expired,
+    partly_captured_refunded_and_released,
     canceled_from_outside,
 )
 REFUNDS: tuple[Scenario, ...] = (refund_succeeded, refund_declined, refund_in_doubt)

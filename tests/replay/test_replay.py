@@ -45,8 +45,8 @@ def _defined_name(each: type) -> str | None:
 
 
 # Of what the SDK and the server write themselves, neither is ours to encrypt: search attributes, by which operators
-# find payments, and the kind and number of a local activity in its marker.
-_CLEAR = {"searchAttributes", "data"}
+# find payments, the kind and number of a local activity in its marker, and the name of a patch in its own.
+_CLEAR = {"searchAttributes", "data", "patch-data"}
 
 
 @pytest.mark.parametrize("name", names())

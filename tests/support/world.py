@@ -35,6 +35,7 @@ from domain.network import (
     CaptureCommand,
     IncrementCommand,
     RefundCommand,
+    ReleaseCommand,
     ReverseCommand,
     SealedCredential,
 )
@@ -101,6 +102,7 @@ class Outside:
     reverse: Script = field(default_factory=lambda: Script(Reversed(NOW)))
     increment: Script = field(default_factory=lambda: Script(approved()))
     capture: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
+    release: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
     refund: Script = field(default_factory=lambda: Script(approved()))
     deliver: Script = field(default_factory=lambda: Script(None))
     record_decline: Script = field(default_factory=lambda: Script(None))
@@ -142,6 +144,11 @@ class ScriptedNetwork:
     @activity.defn(name="network.reverse")
     async def reverse(self, command: ReverseCommand) -> Reversed | NeverSent:
         outcome: Reversed | NeverSent = await self._outside.reverse.play(command)
+        return outcome
+
+    @activity.defn(name="network.release")
+    async def release(self, command: ReleaseCommand) -> Acknowledged:
+        outcome: Acknowledged = await self._outside.release.play(command)
         return outcome
 
     @activity.defn(name="network.capture")
@@ -277,7 +284,7 @@ async def open_world(client: Client, engine: AsyncEngine) -> AsyncIterator[World
         activity_worker(
             client,
             TaskQueue.NETWORK,
-            [network.authorize, network.increment, network.reverse, network.capture, network.refund],
+            [network.authorize, network.increment, network.reverse, network.capture, network.release, network.refund],
             "test",
         ),
         activity_worker(client, TaskQueue.NOTIFY, [ScriptedNotify(outside).deliver], "test"),

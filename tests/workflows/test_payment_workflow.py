@@ -192,6 +192,34 @@ async def test_captures_are_told_to_the_network_in_their_order(world: World) -> 
     assert [command.final for command in world.outside.capture.calls] == [False, True]
 
 
+async def test_what_is_captured_can_be_refunded_while_the_rest_is_still_open(world: World) -> None:
+    await world.pay()
+    early = world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_early", 1))
+    await _refused("payment_unexpected_state", early)
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    refund = await world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_part", 300))
+    assert refund.status is RefundStatus.SUCCEEDED
+    too_much = world.handle.execute_update(PaymentWorkflow.refund, RefundRequest("re_too_much", 101))
+    await _refused("amount_too_large", too_much)
+    snapshot = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest())
+    assert (snapshot.status, snapshot.amount_captured_minor, snapshot.amount_refunded_minor) == (S.CAPTURED, 1050, 300)
+
+
+async def test_when_a_partly_captured_authorization_expires_the_network_frees_the_rest_once_it_knows_of_the_capture(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    world.outside.capture.then(Fault("AdviceRefused", final=True), Acknowledged(NOW))
+    await world.pay()
+    await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400, final=False))
+    await time_skipping_env.sleep(timedelta(days=8))
+    await world.until_status(S.CAPTURED)
+    assert world.outside.release.calls == []
+    await world.handle.execute_update(PaymentWorkflow.retry, RetryRequest("ada"))
+    await world.until(lambda _: bool(world.outside.release.calls))
+    assert [command.captured.amount_minor for command in world.outside.release.calls] == [400]
+    assert world.outside.reverse.calls == []
+
+
 async def test_a_final_partial_capture_releases_the_rest(world: World) -> None:
     await world.pay()
     snapshot = await world.handle.execute_update(PaymentWorkflow.capture, CaptureRequest(400))

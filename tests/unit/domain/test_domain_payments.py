@@ -38,6 +38,7 @@ MONEY_MOVES = {
     E.REFUND_FAILED,
     E.REFUND_RETURNED,
 }
+REFUNDS = {E.REFUND_RESERVED, E.REFUND_DOUBTED, E.REFUND_SUCCEEDED, E.REFUND_FAILED, E.REFUND_RETURNED}
 
 
 def in_state(status: PaymentStatus) -> Payment:
@@ -55,6 +56,8 @@ def in_state(status: PaymentStatus) -> Payment:
 def test_an_event_happens_where_the_table_has_it_and_nowhere_else(status: PaymentStatus, event: PaymentEvent) -> None:
     payment = in_state(status)
     amount = AMOUNTS.get(event, 0)
+    if status is S.AUTHORIZED and event in REFUNDS:
+        payment = replace(payment, amount_captured_minor=400, refunds_pending_minor=100)
     if event is E.REFUND_RETURNED and payment.amount_captured_minor:
         payment = replace(payment, amount_refunded_minor=amount)
     if (status, event) in TRANSITIONS:
@@ -63,6 +66,18 @@ def test_an_event_happens_where_the_table_has_it_and_nowhere_else(status: Paymen
         with pytest.raises(InvalidTransition) as refusal:
             apply(payment, event, amount)
         assert refusal.value.code == "payment_unexpected_state"
+
+
+def test_of_an_authorization_only_what_was_captured_can_be_refunded() -> None:
+    authorized = in_state(S.AUTHORIZED)
+    with pytest.raises(InvalidTransition) as refusal:
+        apply(authorized, E.REFUND_RESERVED, 1)
+    assert refusal.value.code == "payment_unexpected_state"
+    partly = apply(authorized, E.CAPTURED, 400, final=False)
+    assert apply(partly, E.REFUND_RESERVED, 400).status is S.AUTHORIZED
+    with pytest.raises(InvalidTransition) as refusal:
+        apply(partly, E.REFUND_RESERVED, 401)
+    assert refusal.value.code == "amount_too_large"
 
 
 def test_every_state_can_be_reached() -> None:
@@ -168,12 +183,6 @@ def test_a_partly_captured_payment_is_not_voided() -> None:
     with pytest.raises(InvalidTransition) as refusal:
         apply(payment, E.VOIDED)
     assert refusal.value.code == "payment_partly_captured"
-
-
-def test_a_partly_captured_payment_is_refunded_only_when_its_authorization_is_closed() -> None:
-    payment = apply(in_state(S.AUTHORIZED), E.CAPTURED, 400, final=False)
-    with pytest.raises(InvalidTransition):
-        apply(payment, E.REFUND_RESERVED, 100)
 
 
 def test_a_failed_refund_frees_its_amount_and_a_successful_one_does_not() -> None:
