@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 
-from domain.cards import card_brand, luhn_valid
+from domain.cards import LONGEST_NUMBER, luhn_valid, network_numbers
 
 # Digits as people and programs group them.
 _DIGIT_RUN = re.compile(r"[0-9](?:[ .-]{0,2}[0-9]){12,}")
 _BEARER = re.compile(r"(sk_(?:test|live)_)[A-Za-z0-9_-]+|(eyJ[\w-]+\.)[\w-]+\.[\w-]+")
-_SHORTEST, _LONGEST = 13, 19  # ISO/IEC 7812 numbers in use
 _STRUCK = "[card number]"
 
 
@@ -29,24 +27,15 @@ def _without_card_numbers(run: str) -> str:
     places = [place for place, character in enumerate(run) if character.isdigit()]
     digits = "".join(run[place] for place in places)
     # A decimal fraction is no card number as a whole.
-    if "." not in run and len(digits) <= _LONGEST and luhn_valid(digits):
+    if "." not in run and len(digits) <= LONGEST_NUMBER and luhn_valid(digits):
         return _STRUCK
     kept, end = [], 0  # `end`: behind the last character struck
-    for first, length in _card_numbers(digits):
+    for first, length in network_numbers(digits):
         begin, stop = places[first], places[first + length - 1] + 1
         if begin >= end:
             kept += [run[end:begin], _STRUCK]
         end = max(end, stop)
     return "".join([*kept, run[end:]])
-
-
-def _card_numbers(digits: str) -> Iterator[tuple[int, int]]:
-    """Begin and length of all that may be a card number within `digits`, overlapping ones too."""
-    for first in range(len(digits) - _SHORTEST + 1):
-        for length in range(_SHORTEST, min(_LONGEST, len(digits) - first) + 1):
-            number = digits[first : first + length]
-            if card_brand(number) is not None and luhn_valid(number):
-                yield first, length
 
 
 class _RedactingFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date
 
 # (brand, first and last value of the leading digits, lengths): ISO/IEC 7812 ranges as the networks publish them.
@@ -22,7 +23,9 @@ _BRAND_RANGES: tuple[tuple[str, int, int, frozenset[int]], ...] = (
     ("unionpay", 62, 62, frozenset({16, 17, 18, 19})),
 )
 
-_SHORTEST = min(min(lengths) for *_, lengths in _BRAND_RANGES)
+# What a card number may have in digits.
+SHORTEST_NUMBER = min(min(lengths) for *_, lengths in _BRAND_RANGES)
+LONGEST_NUMBER = max(max(lengths) for *_, lengths in _BRAND_RANGES)
 
 
 def luhn_check_digit(payload: str) -> str:
@@ -59,12 +62,24 @@ def masked(number: str) -> str:
 
     What has fewer digits than any card number is masked as a whole.
     """
-    if len(number) < _SHORTEST:
+    if len(number) < SHORTEST_NUMBER:
         return "•" * len(number)
     return f"{number[:6]}{'•' * (len(number) - 10)}{number[-4:]}"
 
 
-# 13–19 digits (ISO/IEC 7812 numbers in use), as people group them, with no other digit beside them.
+def network_numbers(digits: str) -> Iterator[tuple[int, int]]:
+    """Begin and length of all that may be a card number within the run `digits`, overlapping ones too.
+
+    Each belongs to a known network and passes the Luhn check, which one run in ten does by chance.
+    """
+    for first in range(len(digits) - SHORTEST_NUMBER + 1):
+        for length in range(SHORTEST_NUMBER, min(LONGEST_NUMBER, len(digits) - first) + 1):
+            number = digits[first : first + length]
+            if card_brand(number) is not None and luhn_valid(number):
+                yield first, length
+
+
+# 13–19 digits, as people group them, with no other digit beside them.
 _DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
 
 

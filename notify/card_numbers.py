@@ -6,10 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
-from domain.cards import card_brand, luhn_valid
+from domain.cards import LONGEST_NUMBER, SHORTEST_NUMBER, luhn_valid, network_numbers
 from notify.errors import CardNumberRefused
-
-_SHORTEST, _LONGEST = 13, 19  # ISO/IEC 7812 numbers in use
 
 # Digits as people and programs group them; letters, colons and currency signs end a run.
 _RUN = re.compile(r"\d(?:[\s\-–.·_/]{0,2}\d)*")
@@ -34,11 +32,7 @@ def _digit_runs(value: str) -> Iterator[str]:
 
 
 def _is_card_number(digits: str) -> bool:
-    if len(digits) <= _LONGEST:
-        return len(digits) >= _SHORTEST and luhn_valid(digits)
+    if len(digits) <= LONGEST_NUMBER:
+        return len(digits) >= SHORTEST_NUMBER and luhn_valid(digits)
     # One run in ten passes the Luhn check by chance: inside a longer run the number must belong to a network as well.
-    return any(
-        luhn_valid(window) and card_brand(window) is not None
-        for length in range(_SHORTEST, _LONGEST + 1)
-        for window in (digits[start : start + length] for start in range(len(digits) - length + 1))
-    )
+    return any(True for _ in network_numbers(digits))
