@@ -97,3 +97,19 @@ def test_the_ledger_works_on_after_a_downgrade_and_another_upgrade(scratch: str)
         command.upgrade(config, "0007")
         _apply(connection, "newer:")
         assert [row[0] for row in _entries(connection, "b")] == list(range(1, 13))
+
+
+def test_the_ledger_works_with_transfers_that_are_booked_together_and_without(scratch: str) -> None:
+    config = _config(scratch)
+    command.upgrade(config, "0012")
+    with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
+        _apply(connection, "new:")
+        command.downgrade(config, "0011")
+        _apply(connection, "old:")
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            connection.execute("SELECT ledger.apply_each('[]')")
+        command.upgrade(config, "0012")
+        _apply(connection, "newer:")
+        assert connection.execute("SELECT ledger.apply_each('[]')").fetchone() == ([],)
+        assert [row[0] for row in _entries(connection, "b")] == list(range(1, 13))
+        assert _entries(connection, "b")[-1] == (12, 0, 30, 0, 150)
