@@ -103,7 +103,12 @@ def _conditions(wanted: PaymentFilter) -> list[ColumnElement[bool]]:
 
 
 async def find_refund(connection: AsyncConnection, refund_id: str) -> Row | None:
-    query = select(*Refund.__table__.columns).where(Refund.id == refund_id)
+    """The refund, and `user_id` of its payment's payer."""
+    query = (
+        select(*Refund.__table__.columns, Payment.user_id)
+        .join(Payment, Payment.id == Refund.payment_id)
+        .where(Refund.id == refund_id)
+    )
     return (await connection.execute(query)).mappings().one_or_none()
 
 

@@ -264,10 +264,8 @@ async def list_payment_refunds(payment_id: str, context: Context, caller: Caller
 async def get_refund(refund_id: str, context: Context, caller: Caller) -> RefundObject:
     async with context.reader.connect() as connection:
         row = await find_refund(connection, refund_id)
-    if row is None or row["account_id"] != caller.account_id:
+    if row is None or row["account_id"] != caller.account_id or not caller.may_see(row["user_id"]):
         raise missing("refund", refund_id)
-    if caller.user_id is not None:
-        await _visible(context, caller, row["payment_id"])
     return refund_object(row, context.settings.livemode)
 
 

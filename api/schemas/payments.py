@@ -128,7 +128,7 @@ class VoidBody(RequestModel):
 class ConfirmBody(RequestModel):
     """The one-time code that the payer got by SMS."""
 
-    code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")]
+    code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")] = Field(examples=["123456"])
 
 
 class ReviewBody(RequestModel):
