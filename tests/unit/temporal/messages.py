@@ -12,8 +12,8 @@ import domain
 import workflows.dispute_messages
 import workflows.messages
 
-# What an activity of settlement tells the ledger, within one process.
-_NOT_SENT = {"domain.postings"}
+# What stays within one process: what settlement tells the ledger, and what a person says of themselves.
+_NOT_SENT = {"domain.postings", "domain.personal", "domain.travel_documents"}
 
 
 def _modules() -> list[ModuleType]:
