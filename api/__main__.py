@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from api.app import create_app
 from api.context import ApiContext
-from api.sessions import SessionTokens
+from api.identity import open_identity
 from config.logs import configure_logging
 from config.runtime import settle
 from config.settings import (
@@ -51,16 +51,12 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         yield ApiContext(
             settings=settings,
             engine=engine,
+        identity = await open_identity(settings, engine, stack)
             reader=reading(engine),
             temporal=await connect(TemporalSettings(), CodecSettings(), lazy=True),
             vault=vault,
             documents=documents,
-            sessions=SessionTokens(
-                settings.jwt_private_key.get_secret_value().encode(),
-                settings.jwt_issuer,
-                settings.jwt_audience,
-                settings.session_seconds,
-            ),
+            identity=identity,
         )
 
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from api.context import ApiContext
 from api.errors import CATALOGUE, ApiError, unavailable
 from api.middleware import BodyLimit, RequestIds
-from api.routes import disputes, payment_methods, payments, settlement, users
+from api.routes import auth, disputes, payment_methods, payments, settlement, users
 from api.schemas.common import ErrorAnswer
 
 _log = logging.getLogger("durapay.api")
@@ -74,7 +74,14 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         redoc_url=None,
         dependencies=[Depends(_refuse_nul)],
     )
-    for router in (users.router, payment_methods.router, payments.router, disputes.router, settlement.router):
+    for router in (
+        auth.router,
+        users.router,
+        payment_methods.router,
+        payments.router,
+        disputes.router,
+        settlement.router,
+    ):
         app.include_router(router)
     _add_pages(app)
     _add_error_handlers(app)

@@ -5,22 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import jwt
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.context import ApiContext, Context
-from api.errors import ApiError
+from api.errors import ApiError, unavailable
+from identity.errors import SessionsUnavailable, TokenExpired, TokenInvalid
+from identity.tokens import SessionClaims
 from store.api_keys import find_owner
+
+# What changes nothing: while Redis is away, sessions may still do this much.
+_READING = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """`user_id` is set for a session: then nothing of any other user exists for it."""
+    """`user_id` and `session` are set for a session: then nothing of any other user exists for it."""
 
     account_id: str
     user_id: str | None
     operator: bool
+    session: SessionClaims | None = None
 
     @property
     def name(self) -> str:
@@ -44,7 +49,7 @@ async def authenticate(
         raise ApiError("api_key_missing", "Send an API key or session token as `Authorization: Bearer …`.")
     if credentials.startswith("sk_"):
         return await _by_api_key(context, credentials)
-    return _by_session(context, credentials)
+    return await _by_session(context, credentials, reading=request.method in _READING)
 
 
 async def _by_api_key(context: ApiContext, key: str) -> Principal:
@@ -55,14 +60,16 @@ async def _by_api_key(context: ApiContext, key: str) -> Principal:
     return Principal(owner.account_id, None, owner.role == "operator")
 
 
-def _by_session(context: ApiContext, token: str) -> Principal:
+async def _by_session(context: ApiContext, token: str, *, reading: bool) -> Principal:
     try:
-        claims = context.sessions.verify(token)
-    except jwt.ExpiredSignatureError:
+        claims = await context.identity.sessions.verify(token, reading=reading)
+    except TokenExpired:
         raise ApiError("session_expired", "The session has expired.") from None
-    except jwt.InvalidTokenError:
+    except TokenInvalid:
         raise ApiError("credentials_invalid", "The session token is not valid.") from None
-    return Principal(claims.account_id, claims.user_id, operator=False)
+    except SessionsUnavailable:
+        raise unavailable("register of sessions") from None
+    return Principal(claims.account_id, claims.user_id, operator=False, session=claims)
 
 
 Caller = Annotated[Principal, Depends(authenticate)]

@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from api.sessions import SessionTokens
 from config.settings import ApiSettings
 from documents.storage import DocumentStorage
+from identity.service import Identity
 from vault.service import Vault
 
 
@@ -25,7 +25,7 @@ class ApiContext:
     temporal: Client
     vault: Vault
     documents: DocumentStorage
-    sessions: SessionTokens
+    identity: Identity
 
 
 async def _context(request: Request) -> ApiContext:

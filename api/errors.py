@@ -34,7 +34,8 @@ class ErrorCode:
 _CATALOGUE = (
     ErrorCode("api_key_missing", 401, AUTHENTICATION_ERROR, "The request has no `Authorization: Bearer …` header."),
     ErrorCode("credentials_invalid", 401, AUTHENTICATION_ERROR, "The API key or session token is unknown or forged."),
-    ErrorCode("session_expired", 401, AUTHENTICATION_ERROR, "The session token has expired; create a new session."),
+    ErrorCode("session_expired", 401, AUTHENTICATION_ERROR, "The session token has expired; refresh the session."),
+    ErrorCode("refresh_token_invalid", 401, AUTHENTICATION_ERROR, "The refresh token is no good; sign in again."),
     ErrorCode("permission_denied", 403, AUTHENTICATION_ERROR, "The key or session may not do this."),
     ErrorCode("resource_missing", 404, INVALID_REQUEST, "There is no such object, or it is not yours."),
     ErrorCode("route_missing", 404, INVALID_REQUEST, "There is no such route."),

@@ -231,12 +231,33 @@ class ApiSettings(_Settings):
     max_upload_bytes: int = Field(default=MAX_FILE_BYTES + 256 * 1024, ge=1024)
     # In minor units of any currency; a larger payment is refused before anything is started.
     payment_limit_minor: int = Field(default=1_000_000, ge=1)
-    # ES256 (P-256) private key in PEM; signs the sessions' JWTs.
-    jwt_private_key: SecretStr
+    # What the sessions' JWTs say, and must say.
     jwt_issuer: str = "https://durapay.local"
     jwt_audience: str = "durapay-api"
-    session_seconds: int = Field(default=900, ge=60, le=86_400)
     livemode: bool = False
+
+
+class IdentitySettings(_Settings):
+    """Sessions and passwords. From `secret` (32 bytes, base64) the keys follow that encrypt the signing keys and make
+    refresh tokens; the API alone has it."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_IDENTITY_")
+
+    secret: Base64Key
+    # A stolen access token is good for this long at most, also where nobody notices.
+    access_token_seconds: int = Field(default=600, ge=60, le=600)
+    # A refresh token that is not used for so long is dead; a session ends after so long whatever is used.
+    refresh_token_days: int = Field(default=30, ge=1, le=90)
+    session_days: int = Field(default=180, ge=1, le=400)
+    signing_key_days: int = Field(default=30, ge=1, le=365)
+
+
+class ContactCodeSettings(_Settings):
+    """The secret (32 bytes, base64) from which the codes follow that prove an e-mail address or a phone number."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CONTACT_CODES_")
+
+    secret: Base64Key
 
 
 class StepUpSettings(_Settings):

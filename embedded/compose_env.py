@@ -19,6 +19,8 @@ _SECRETS = {
     "DURAPAY_CEREMONY_SO_PIN": "hsm_so_pin",
     "DURAPAY_CEREMONY_IMK_AC": "imk_ac",
     "DURAPAY_STEP_UP_SECRET": "step_up_secret",
+    "DURAPAY_IDENTITY_SECRET": "identity_secret",
+    "DURAPAY_CONTACT_CODES_SECRET": "contact_codes_secret",
     "DURAPAY_NOTIFY_TWILIO_ACCOUNT_SID": "twilio_account_sid",
     "DURAPAY_NOTIFY_TWILIO_AUTH_TOKEN": "twilio_auth_token",
     "DURAPAY_NOTIFY_SES_ACCESS_KEY_ID": "ses_access_key_id",
@@ -42,7 +44,6 @@ def values(template: str) -> dict[str, str]:
         "DURAPAY_CODEC_KEYS": f"{given['DURAPAY_CODEC_ACTIVE_KEY_ID']}:{make_secret('codec_key')}",
         "DURAPAY_SEALING_PUBLIC_KEY": sealing_public_key(private_key),
         "DURAPAY_UNSEALING_PRIVATE_KEY": private_key,
-        "DURAPAY_API_JWT_PRIVATE_KEY": make_secret("jwt_private_key"),
         "FCM_SERVICE_ACCOUNT_JSON": json.dumps(service_account(_SANDBOX)),
     }
     return {name: value or fresh[name] for name, value in given.items()}

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from domain.errors import DurapayError
@@ -45,12 +43,6 @@ class AlreadyRunning(DurapayError):
         super().__init__(f"the stack is running already (process {pid}); `durapay stop` ends it")
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-
-
 def _base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
@@ -70,7 +62,8 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "hsm_so_pin": lambda: secrets.token_hex(16),
     "imk_ac": _master_key,
     "unsealing_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
-    "jwt_private_key": lambda: _pem(ec.generate_private_key(ec.SECP256R1())),
+    "identity_secret": lambda: _base64(secrets.token_bytes(32)),
+    "contact_codes_secret": lambda: _base64(secrets.token_bytes(32)),
     "step_up_secret": lambda: _base64(secrets.token_bytes(32)),
     "simulator_control_token": lambda: secrets.token_urlsafe(24),
     "clearing_token": lambda: secrets.token_urlsafe(24),

@@ -44,12 +44,19 @@ class UserObject(ResponseModel):
 
 
 class SessionObject(ResponseModel):
-    """A user's session. `token` is a JWT; it is shown this once."""
+    """A user's session with its tokens, which are shown this once.
+
+    `token` (a JWT) opens the API until `expires_at`; `refresh_token` gets the next pair, once, until
+    `refresh_expires_at`.
+    """
 
     object: Literal["session"] = "session"
+    id: str
     user: str
-    token: str
+    token: str = Field(repr=False)
     expires_at: Timestamp
+    refresh_token: str = Field(repr=False)
+    refresh_expires_at: Timestamp
 
 
 class NewPushToken(RequestModel):

@@ -26,7 +26,10 @@ class Account(Base):
 
 
 class ApiKey(Base):
-    """A bearer key. Only the SHA-256 of its secret is kept: 256 random bits need no slow hash."""
+    """A bearer key. Only the SHA-256 of its secret is kept: 256 random bits need no slow hash.
+
+    `scopes` None is all that the role may do; `replaced_by` names the key that it was rolled to.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = {"schema": "platform"}  # noqa: RUF012
@@ -35,8 +38,13 @@ class ApiKey(Base):
     account_id: Mapped[str]
     secret_hash: Mapped[bytes]
     role: Mapped[str]
+    kind: Mapped[str] = mapped_column(server_default=text("'secret'"))
+    name: Mapped[str | None]
+    scopes: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    replaced_by: Mapped[str | None]
 
 
 class User(Base):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 from datetime import UTC, datetime, timedelta
@@ -13,11 +12,13 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from config.settings import ApiSettings
+from identity.keys import SIGNING_KEYS, derived
+from identity.signing_keys import KeySet, SigningKeys
 from tests.support.platform import Access
 from tests.support.shop import Json, Shop, http_client
 
@@ -28,20 +29,20 @@ AUDIENCE = ApiSettings.model_fields["jwt_audience"].default
 class Forge:
     """Makes session tokens as the API does, and wrong ones."""
 
-    def __init__(self, private_key: str, account_id: str, user_id: str) -> None:
-        key = load_pem_private_key(private_key.encode(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self.key = key
-        public = key.public_key()
-        self.public_pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self.key_id = hashlib.sha256(spki).hexdigest()[:16]
+    def __init__(self, keys: KeySet, account_id: str, session: Json) -> None:
+        self.key = keys.active
+        self.key_id = keys.active_id
+        self.public_pem = self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         now = datetime.now(UTC)
         self.claims: Json = {
             "iss": ISSUER,
             "aud": AUDIENCE,
-            "sub": user_id,
+            "sub": session["user"],
             "acct": account_id,
+            "sid": session["id"],
+            "jti": "jwt_forged",
+            "amr": ["client"],
+            "auth_time": int(now.timestamp()),
             "iat": int(now.timestamp()),
             "exp": int((now + timedelta(minutes=5)).timestamp()),
         }
@@ -60,9 +61,14 @@ def _encoded(raw: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-async def forge(platform: Access, shop: Shop) -> Forge:
+async def forge(platform: Access, database: AsyncEngine, shop: Shop) -> Forge:
+    """What somebody could do who knows the API's secret and reads its database."""
     user = await shop.add_user()
-    return Forge(platform.secret("jwt_private_key"), shop.account_id, user["id"])
+    session = (await shop.post(f"/v1/users/{user['id']}/sessions")).json()
+    secret = derived(base64.b64decode(platform.secret("identity_secret")), SIGNING_KEYS)
+    long = timedelta(days=30)
+    keys = SigningKeys(database, secret, token_lifetime=long, rotate_after=long)
+    return Forge(await keys.current(), shop.account_id, session)
 
 
 FORGERIES: dict[str, Any] = {
@@ -86,6 +92,14 @@ FORGERIES: dict[str, Any] = {
     "of no issuer": lambda f: f.token(without="iss"),
     "for nobody": lambda f: f.token(without="sub"),
     "for no account": lambda f: f.token(without="acct"),
+    "of no session": lambda f: f.token(without="sid"),
+    "of a session that is a list": lambda f: f.token(sid=["ses_1"]),
+    "without a name of its own": lambda f: f.token(without="jti"),
+    "that says not how": lambda f: f.token(without="amr"),
+    "that says it in one word": lambda f: f.token(amr="pwd"),
+    "that says not when": lambda f: f.token(without="auth_time"),
+    "of the end of time": lambda f: f.token(auth_time=10**18),
+    "longer than any": lambda f: f.token(amr=["x" * 5000]),
     "that never expires": lambda f: f.token(without="exp"),
     "that is not valid yet": lambda f: f.token(nbf=f.claims["exp"]),
     "issued in the future": lambda f: f.token(iat=f.claims["exp"]),

@@ -19,7 +19,8 @@ from tests.support.shop import Shop
 OWNERS = {
     "hsm_pin": {"vault worker", "API"},
     "unsealing_private_key": {"network worker"},
-    "jwt_private_key": {"API"},
+    "identity_secret": {"API"},
+    "contact_codes_secret": {"API", "notify worker"},
     "step_up_secret": {"payments worker", "notify worker"},
     "codec_key": {
         "payments worker",

@@ -8,20 +8,18 @@ from typing import cast
 
 import httpx
 import pytest_asyncio
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from api.app import create_app
 from api.context import ApiContext
-from api.sessions import SessionTokens
 from config.settings import ApiSettings
 from documents.storage import Bucket, DocumentStorage
-from domain.ids import ACCOUNT, derived_id
 from domain.payments import PaymentStatus
 from embedded.processes import free_port
+from identity.service import Identity
 from ledger.dispute_books import DisputeBooks
-from store.api_keys import insert_key
+from store.api_keys import NewKey, issue_key
 from store.engine import reading
 from tests.integration.books.support import open_shop
 from tests.support.disputes import dispute_events, dispute_rows, notice, opening_of
@@ -38,13 +36,13 @@ async def http(engine: AsyncEngine, temporal_client: Client) -> AsyncIterator[ht
     @asynccontextmanager
     async def context() -> AsyncIterator[ApiContext]:
         yield ApiContext(
-            settings=ApiSettings(jwt_private_key="unused"),
+            settings=ApiSettings(),
             engine=engine,
             reader=reading(engine),
             temporal=temporal_client,
             vault=cast(Vault, None),
             documents=storage,
-            sessions=cast(SessionTokens, None),
+            identity=cast(Identity, None),
         )
 
     app = create_app(context)
@@ -75,11 +73,5 @@ async def test_a_file_is_refused_and_may_be_sent_again(http: httpx.AsyncClient, 
 
 async def _key_of(engine: AsyncEngine, account_id: str) -> str:
     """A key of an account that tests made by hand."""
-    name = f"key-{account_id}"
     async with engine.begin() as connection:
-        key = await insert_key(connection, name, "client")
-        await connection.execute(
-            text("UPDATE platform.api_keys SET account_id = :account WHERE account_id = :made"),
-            {"account": account_id, "made": derived_id(ACCOUNT, name)},
-        )
-    return key
+        return (await issue_key(connection, account_id, NewKey())).key

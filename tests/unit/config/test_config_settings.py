@@ -10,10 +10,12 @@ import config.settings
 from config.settings import (
     ApiSettings,
     CodecSettings,
+    ContactCodeSettings,
     DatabaseSettings,
     DisputeSettings,
     DocumentSettings,
     HsmSettings,
+    IdentitySettings,
     NetworkSettings,
     SealingSettings,
     SettingsInvalid,
@@ -92,6 +94,8 @@ def test_a_malformed_keyring_stops_the_process_and_is_not_shown(monkeypatch: pyt
         (SealingSettings, "DURAPAY_SEALING_PUBLIC_KEY"),
         (UnsealingSettings, "DURAPAY_UNSEALING_PRIVATE_KEY"),
         (StepUpSettings, "DURAPAY_STEP_UP_SECRET"),
+        (IdentitySettings, "DURAPAY_IDENTITY_SECRET"),
+        (ContactCodeSettings, "DURAPAY_CONTACT_CODES_SECRET"),
     ],
 )
 @pytest.mark.parametrize("value", ["", "secretsecret!", "c2VjcmV0c2VjcmV0", KEY + KEY, KEY[:-2]])
@@ -136,8 +140,8 @@ def test_no_two_zones_share_a_prefix() -> None:
 @pytest.mark.parametrize(
     ("settings", "environment", "wrong"),
     [
-        (ApiSettings, {"JWT_PRIVATE_KEY": "canary-pem", "PORT": "99999"}, "DURAPAY_API_PORT"),
-        (ApiSettings, {"JWT_PRIVATE_KEY": "canary-pem", "WAIT_SECONDS": "0"}, "DURAPAY_API_WAIT_SECONDS"),
+        (ApiSettings, {"HOST": "canary", "PORT": "99999"}, "DURAPAY_API_PORT"),
+        (ApiSettings, {"HOST": "canary", "WAIT_SECONDS": "0"}, "DURAPAY_API_WAIT_SECONDS"),
         (DatabaseSettings, {"URL": "postgresql://canary", "POOL_SIZE": "canary"}, "DURAPAY_DATABASE_POOL_SIZE"),
         (HsmSettings, {"MODULE": "/lib/x.so", "PIN": "canary", "SESSIONS": "0"}, "DURAPAY_HSM_SESSIONS"),
         (NetworkSettings, {"HOST": "h", "PORT": "1", "ACQUIRER_ID": "canary"}, "DURAPAY_NETWORK_ACQUIRER_ID"),
@@ -158,10 +162,10 @@ def test_secrets_are_not_in_a_settings_repr(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DURAPAY_DATABASE_URL", f"postgresql+psycopg://u:{secret}@h/d")
     monkeypatch.setenv("DURAPAY_HSM_MODULE", "/lib/x.so")
     monkeypatch.setenv("DURAPAY_HSM_PIN", secret)
-    monkeypatch.setenv("DURAPAY_API_JWT_PRIVATE_KEY", secret)
+    monkeypatch.setenv("DURAPAY_IDENTITY_SECRET", KEY)
     monkeypatch.setenv("DURAPAY_CODEC_KEYS", f"k1:{KEY}")
     monkeypatch.setenv("DURAPAY_CODEC_ACTIVE_KEY_ID", "k1")
-    for settings in (DatabaseSettings(), HsmSettings(), ApiSettings(), CodecSettings()):
+    for settings in (DatabaseSettings(), HsmSettings(), IdentitySettings(), CodecSettings()):
         assert secret not in repr(settings)
         assert secret not in str(settings)
         assert repr(bytes(range(32)))[2:20] not in repr(settings)

@@ -20,7 +20,7 @@ def test_only_the_ceremony_knows_the_security_officers_pin() -> None:
 
 
 def test_only_the_api_can_sign_sessions() -> None:
-    assert {zone for zone in Zone if "DURAPAY_API_JWT_PRIVATE_KEY" in variables(zone)} == {Zone.API}
+    assert {zone for zone in Zone if "DURAPAY_IDENTITY_SECRET" in variables(zone)} == {Zone.API}
 
 
 def test_only_api_and_payments_worker_reach_the_documents() -> None:
