@@ -32,6 +32,7 @@ from domain.payments import CaptureMethod
 from domain.records import PaymentChange, Recorded
 from domain.risk import RiskAction, RiskSignals
 from domain.settlement import BreakDecision
+from domain.verifications import VerificationOpening, VerificationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,12 @@ class StepUpActivities(Protocol):
 class PaymentMethodActivities(Protocol):
     @activity.defn(name="payment_methods.activate")
     async def activate(self, token: TokenRef) -> None: ...
+
+    @activity.defn(name="card_verifications.open")
+    async def open_verification(self, opening: VerificationOpening) -> None: ...
+
+    @activity.defn(name="card_verifications.record")
+    async def record_verification(self, result: VerificationResult) -> None: ...
 
 
 class VaultActivities(Protocol):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.schemas.disputes import DisputeObject, EvidenceFileObject, EvidenceObject
-from api.schemas.payment_methods import CardObject
+from api.schemas.payment_methods import CardObject, PaymentMethodObject, VerificationObject
 from api.schemas.payments import MerchantBody, PaymentObject, RefundObject, RiskObject
 from domain.disputes import reason_of
 from store.queries import Row
-from workflows.messages import PaymentRequest
+from workflows.messages import CardVerification, PaymentRequest
 
 
 def payment_object(row: Row, livemode: bool) -> PaymentObject:
@@ -76,7 +76,22 @@ def refund_object(row: Row, livemode: bool) -> RefundObject:
     )
 
 
-def card_object(row: Row, livemode: bool) -> CardObject:
+def payment_method_object(row: Row, verification: Row | None, livemode: bool) -> CardObject | PaymentMethodObject:
+    """`verification` is the card's latest one."""
+    if row["type"] == "card":
+        return card_object(row, verification, livemode)
+    return PaymentMethodObject(
+        type=row["type"],
+        id=row["id"],
+        user=row["user_id"],
+        last4=row["last4"],
+        status=row["status"],
+        livemode=livemode,
+        created=row["created_at"],
+    )
+
+
+def card_object(row: Row, verification: Row | None, livemode: bool) -> CardObject:
     return CardObject(
         id=row["id"],
         user=row["user_id"],
@@ -86,8 +101,36 @@ def card_object(row: Row, livemode: bool) -> CardObject:
         exp_month=row["exp_month"],
         exp_year=row["exp_year"],
         status=row["status"],
+        verification=verification_object(verification, livemode) if verification else None,
         livemode=livemode,
         created=row["created_at"],
+    )
+
+
+def verification_object(row: Row, livemode: bool) -> VerificationObject:
+    return VerificationObject(
+        id=row["id"],
+        payment_method=row["payment_method_id"],
+        status=row["status"],
+        decline_code=row["decline_code"],
+        reason=row["reason"],
+        network_reference=row["rrn"],
+        currency=row["currency"],
+        livemode=livemode,
+        created=row["requested_at"],
+        decided=row["decided_at"],
+    )
+
+
+def accepted_verification(request: CardVerification, livemode: bool) -> VerificationObject:
+    """A verification that was started and is not recorded yet."""
+    return VerificationObject(
+        id=request.verification_id,
+        payment_method=request.payment_method_id,
+        status="processing",
+        currency=request.currency.value,
+        livemode=livemode,
+        created=request.requested_at,
     )
 
 

@@ -1,7 +1,7 @@
 """The calls to workflows that routes make, and what their failures mean to an HTTP caller.
 
 A workflow's typed refusal becomes the API error of the same code; a Temporal that cannot be reached becomes a 503
-that is safe to repeat; a caller's wait that runs out is no error at all.
+that is safe to repeat; a caller's wait that runs out is no error, unless nothing was started for which to wait.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.errors import CATALOGUE, ApiError, unavailable
-from domain.ids import payment_workflow_id, provisioning_workflow_id
+from api.errors import CATALOGUE, ApiError
+from domain.ids import payment_workflow_id, provisioning_workflow_id, verification_workflow_id
 from temporal.task_queues import TaskQueue
-from workflows.messages import PaymentRequest, TokenProvisioning
+from workflows.card_verification import CardVerificationWorkflow
+from workflows.messages import CardVerification, PaymentRequest, TokenProvisioning
 from workflows.payment import PaymentWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 # A worker that dies in the middle of a local activity is missed after this long, not after the default ten seconds.
 _WORKFLOW_TASK_TIMEOUT = timedelta(seconds=2)
+# Who has waited in vain is not kept waiting much longer by the question whether there is anything to wait for.
+_LAST_QUESTION = timedelta(seconds=1)
 
 
 async def authorize_payment(client: Client, request: PaymentRequest, wait_seconds: float) -> None:
@@ -42,6 +45,9 @@ async def authorize_payment(client: Client, request: PaymentRequest, wait_second
 
     The update's id is fixed and the workflow's id is the payment's: however often this is called, and by however many
     callers at once, there is one payment.
+
+    Raises:
+        ApiError: Temporal cannot be reached, or has not said within the wait that the payment was started.
     """
     operation = WithStartWorkflowOperation(
         PaymentWorkflow.run,
@@ -53,7 +59,7 @@ async def authorize_payment(client: Client, request: PaymentRequest, wait_second
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
         static_summary=f"{request.money} at {request.merchant.name}",
     )
-    await _within(
+    told = await _within(
         client.execute_update_with_start_workflow(
             PaymentWorkflow.authorize,
             start_workflow_operation=operation,
@@ -61,14 +67,29 @@ async def authorize_payment(client: Client, request: PaymentRequest, wait_second
         ),
         wait_seconds,
     )
+    if told is None:
+        await _has_started(client, payment_workflow_id(request.payment_id))
 
 
-async def provision_token(client: Client, token_id: str, wait_seconds: float) -> None:
-    """Starts the token's provisioning, or attaches to it, and waits for its end or until the wait runs out."""
+async def _has_started(client: Client, workflow_id: str) -> None:
+    """A caller is told to wait only for what will come. Of a server that took nothing, or says nothing, it has not."""
+    try:
+        await client.get_workflow_handle(workflow_id).describe(rpc_timeout=_LAST_QUESTION)
+    except RPCError as error:
+        raise _unreachable() from error
+
+
+async def provision_token(
+    client: Client, token_id: str, wait_seconds: float, verification: CardVerification | None = None
+) -> None:
+    """Starts the token's provisioning, or attaches to it, and waits for its end or until the wait runs out.
+
+    One that this call starts goes on to `verification` by itself.
+    """
     try:
         handle = await client.start_workflow(
             TokenProvisioningWorkflow.run,
-            TokenProvisioning(token_id),
+            TokenProvisioning(token_id, verification),
             id=provisioning_workflow_id(token_id),
             task_queue=TaskQueue.PAYMENTS,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -76,7 +97,27 @@ async def provision_token(client: Client, token_id: str, wait_seconds: float) ->
             task_timeout=_WORKFLOW_TASK_TIMEOUT,
         )
     except RPCError as error:
-        raise unavailable("payment engine") from error
+        raise _unreachable() from error
+    await _within(handle.result(), wait_seconds)
+
+
+async def verify_card(client: Client, request: CardVerification, wait_seconds: float) -> None:
+    """Starts the verification, or attaches to it, and waits for its end or until the wait runs out."""
+    workflow_id = verification_workflow_id(request.verification_id)
+    try:
+        handle = await client.start_workflow(
+            CardVerificationWorkflow.run,
+            request,
+            id=workflow_id,
+            task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        )
+    except WorkflowAlreadyStartedError:
+        return  # it has ended, and its result is recorded
+    except RPCError as error:
+        raise _unreachable() from error
     await _within(handle.result(), wait_seconds)
 
 
@@ -104,7 +145,13 @@ async def _within(call: Awaitable[T], wait_seconds: float) -> T | None:
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise ApiError("payment_closed", "The payment is closed; nothing more can be done with it.") from error
-        raise unavailable("payment engine") from error
+        raise _unreachable() from error
+
+
+def _unreachable() -> ApiError:
+    """It may have heard the request all the same, so nothing is said of what was changed."""
+    message = "The payment engine cannot be reached. Repeat the request with the same key."
+    return ApiError("service_unavailable", message, retry_after_seconds=2)
 
 
 _PARAMETERS = {"amount_too_large": "amount_minor", "amount_invalid": "amount_minor", "step_up_code_incorrect": "code"}

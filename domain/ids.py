@@ -28,7 +28,10 @@ SECURITY_EVENT = "sec"
 MESSAGE = "msg"
 REQUEST = "req"
 BREAK = "brk"
+PERSONAL_KEY = "pk"
+ONBOARDING_DOCUMENT = "doc"
 PAYOUT = "po"
+VERIFICATION = "ver"
 
 _RANDOM_BYTES = 15  # 120 bits, 24 characters of base32
 
@@ -63,6 +66,18 @@ def refund_workflow_id(refund_id: str) -> str:
 
 def provisioning_workflow_id(token_id: str) -> str:
     return f"token-provisioning/{token_id}"
+
+
+def verification_workflow_id(verification_id: str) -> str:
+    return f"card-verification/{verification_id}"
+
+
+def onboarding_workflow_id(user_id: str) -> str:
+    return f"onboarding/{user_id}"
+
+
+def closure_workflow_id(user_id: str) -> str:
+    return f"closure/{user_id}"
 
 
 def dispute_workflow_id(chargeback_id: str) -> str:

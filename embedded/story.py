@@ -21,7 +21,7 @@ from embedded.blueprint import Addresses
 
 _GOOD_CARD = "4242424242424242"
 _SECOND_GOOD_CARD = "5555555555554444"
-_DECLINED_CARD = "4000000000000002"
+_CARD_WITHOUT_FUNDS = "4000000000009995"
 # The simulated network approves it and never says so.
 _SILENT_CARD = "4000990000010003"
 
@@ -100,7 +100,7 @@ class Story:
         self._add("Refund a part", "the network took it", refund["id"], given, refund["status"], waited)
 
     async def _a_payment_is_declined(self, user: str) -> None:
-        card = await self._card("Add a card without funds", user, _DECLINED_CARD)
+        card = await self._card("Add a card without funds", user, _CARD_WITHOUT_FUNDS)
         await self._pay("Pay with it", card, 1999, _COFFEE, _NEW_YORK, expect="declined")
 
     async def _a_traveller_is_impossibly_fast(self) -> None:

@@ -279,7 +279,11 @@ SELECT 'refund', id, updated_at, CASE
 FROM platform.refunds AS refund WHERE status IN ('pending', 'in_doubt')
 UNION ALL
 SELECT 'token', id, created_at, ARRAY['token-provisioning/' || token_id]
-FROM platform.payment_methods WHERE status = 'pending'
+FROM platform.payment_methods WHERE status = 'pending' AND type = 'card'
+UNION ALL
+SELECT 'card_verification', id, requested_at, ARRAY['card-verification/' || id]
+FROM platform.card_verifications AS asked WHERE NOT EXISTS (
+    SELECT FROM platform.card_verification_results AS result WHERE result.verification_id = asked.id)
 """
 _OPEN_WORK = text(f"""
 SELECT kind, id, workflow_ids FROM ({_UNFINISHED_ROWS}) AS unfinished

@@ -18,6 +18,8 @@ ACCOUNT_ID = SearchAttributeKey.for_keyword("AccountId")
 DISPUTE_STATUS = SearchAttributeKey.for_keyword("DisputeStatus")
 # When what a dispute waits for is due: the merchant's answer, then the network's decision. Unset once it is decided.
 DISPUTE_DUE_BY = SearchAttributeKey.for_datetime("DisputeDueBy")
+# `unknown` while, and after, nobody could get an answer about a card; what was answered at once never shows.
+VERIFICATION_STATUS = SearchAttributeKey.for_keyword("VerificationStatus")
 
 # Name → type, as `temporal operator search-attribute create` and `start-dev --search-attribute` take them.
 ALL: dict[str, str] = {
@@ -28,4 +30,5 @@ ALL: dict[str, str] = {
     ACCOUNT_ID.name: "Keyword",
     DISPUTE_STATUS.name: "Keyword",
     DISPUTE_DUE_BY.name: "Datetime",
+    VERIFICATION_STATUS.name: "Keyword",
 }

@@ -12,6 +12,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from temporal.task_queues import TaskQueue
 from workers.heartbeats import Heartbeats
 from workers.sandbox import sandbox
+from workflows.card_verification import CardVerificationWorkflow
 from workflows.dispute import DisputeWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.payment import PaymentWorkflow
@@ -27,6 +28,7 @@ WORKFLOWS: Sequence[type] = (
     PaymentWorkflow,
     RefundWorkflow,
     TokenProvisioningWorkflow,
+    CardVerificationWorkflow,
     DisputeWorkflow,
     SettlementWorkflow,
     BreakWorkflow,

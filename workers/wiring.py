@@ -95,6 +95,7 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
     books = PaymentBooks(engine, _platform_fee())
     payments = PaymentActivities(FraudEngine(redis, model), books)
+    methods = PaymentMethodActivities(engine)
     return payments_worker(
         client,
         [
@@ -102,7 +103,9 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
             payments.count_decline,
             LedgerActivities(books).record,
             StepUpActivities(codes).verify,
-            PaymentMethodActivities(engine).activate,
+            methods.activate,
+            methods.open_verification,
+            methods.record_verification,
             *_disputes(engine, stack),
         ],
         build_id,

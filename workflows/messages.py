@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from domain.currency import Currency
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import SealedCredential
@@ -147,7 +148,25 @@ class SettlementOrder:
 
 @dataclass(frozen=True, slots=True)
 class TokenProvisioning:
+    """`verification` is started as soon as the token can be used."""
+
     token_id: str
+    verification: CardVerification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CardVerification:
+    """A card to be verified for no money. `credential` was issued when the request came in, if it could be."""
+
+    verification_id: str
+    account_id: str
+    user_id: str
+    payment_method_id: str
+    token_id: str
+    currency: Currency
+    merchant: Merchant
+    requested_at: datetime
+    credential: SealedCredential | None = None
 
 
 @dataclass(frozen=True, slots=True)

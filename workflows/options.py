@@ -101,6 +101,10 @@ CONSISTENCY_CHECK = CallOptions(
     retry_policy=RetryPolicy(maximum_attempts=1),
 )
 
+# A question about a card that got no answer is asked anew after these. No more than that: issuers count them, and card
+# schemes charge for them.
+VERIFICATION_PAUSES = (timedelta(seconds=2), timedelta(seconds=10))
+
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)
 # Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from activities.contracts import NetworkActivities, PaymentMethodActivities, TokenRef, VaultActivities
-    from domain.ids import effect_key
+    from domain.ids import effect_key, verification_workflow_id
     from domain.network import ProvisionCommand
-    from workflows.messages import TokenProvisioning
+    from workflows.card_verification import CardVerificationWorkflow
+    from workflows.messages import CardVerification, TokenProvisioning
     from workflows.options import LOCAL_STEP, NETWORK_ADVICE, VAULT_CALL
     from workflows.steps import DurableSteps
 
@@ -35,4 +40,18 @@ class TokenProvisioningWorkflow(DurableSteps):
             "payment_methods.activate",
             lambda: workflow.execute_local_activity_method(PaymentMethodActivities.activate, token, **LOCAL_STEP),
         )
+        if request.verification is not None:
+            await _begin(request.verification)
         await workflow.wait_condition(workflow.all_handlers_finished)
+
+
+async def _begin(verification: CardVerification) -> None:
+    """Starts it, unless the client that asked for it has done so; it outlives this workflow."""
+    with contextlib.suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            CardVerificationWorkflow.run,
+            verification,
+            id=verification_workflow_id(verification.verification_id),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )

@@ -98,6 +98,10 @@ class ErrorBody(BaseModel):
     doc_url: str
     request_id: str
     payment: dict[str, Any] | None = Field(default=None, description="The payment that was declined or blocked.")
+    verification: dict[str, Any] | None = Field(default=None, description="The verification that was declined.")
+    payment_method: dict[str, Any] | None = Field(
+        default=None, description="The card that was added and whose verification was declined."
+    )
 
 
 class ErrorAnswer(BaseModel):

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import STORABLE, RequestModel, ResponseModel, Str, Timestamp
+from api.schemas.common import STORABLE, CurrencyCode, RequestModel, ResponseModel, Str, Timestamp
+from api.schemas.payments import MerchantBody
 from domain.cards import card_brand, expired, luhn_valid
 
 
@@ -21,6 +22,7 @@ class NewCard(RequestModel):
     exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2030])]
     cvc: SecretStr | None = Field(default=None, examples=["123"])
     holder_name: Annotated[str, Field(max_length=100), STORABLE] | None = None
+    verify: bool = Field(default=False, description="Ask the issuer about the card at once, for no money")
 
     @field_validator("number")
     @classmethod
@@ -44,16 +46,49 @@ class NewCard(RequestModel):
         return self
 
 
-class CardObject(ResponseModel):
+class VerifyBody(RequestModel):
+    """In whose name the issuer is asked; the wallet's own, if no `merchant` is given."""
+
+    merchant: MerchantBody | None = None
+    currency: CurrencyCode = "USD"
+
+
+class VerificationObject(ResponseModel):
+    """What came of asking a card's issuer about it. `network_reference` is the network's number of the question (RRN).
+
+    `unknown`: no answer came, for `reason`. Nothing was charged; ask for another verification.
+    """
+
+    object: Literal["card_verification"] = "card_verification"
+    id: str
+    payment_method: str
+    status: Literal["processing", "verified", "declined", "unknown"]
+    decline_code: str | None = None
+    reason: str | None = None
+    network_reference: str | None = None
+    currency: str
+    livemode: bool
+    created: Timestamp
+    decided: Timestamp | None = None
+
+
+class PaymentMethodObject(ResponseModel):
+    """What a user pays with. `verification` is a card's latest one."""
+
     object: Literal["payment_method"] = "payment_method"
-    type: Literal["card"] = "card"
+    type: Literal["card", "us_bank_account"]
     id: str
     user: str
-    brand: str
-    bin: str
     last4: str
-    exp_month: int
-    exp_year: int
     status: Literal["pending", "active", "removed"]
     livemode: bool
     created: Timestamp
+
+
+class CardObject(PaymentMethodObject):
+    type: Literal["card"] = "card"
+    brand: str
+    bin: str
+    exp_month: int
+    exp_year: int
+    verification: VerificationObject | None = None

@@ -16,6 +16,8 @@ class Behaviour(StrEnum):
 
     APPROVE = "approve"
     DECLINE = "decline"
+    # The issuer vouches for the card and declines its payments.
+    PAYMENT_DECLINE = "payment_decline"
     REFUND_DECLINE = "refund_decline"
     # Its refund is approved, and comes back in the clearing file of the next day.
     REFUND_RETURN = "refund_return"
@@ -90,7 +92,6 @@ _APPROVED: Final = {
 
 _DECLINED: Final = {
     "4000000000000002": ("declined", "05"),
-    "4000000000000341": ("declined after being added", "05"),
     "4000000000009995": ("insufficient funds", "51"),
     "4000000000009987": ("lost", "41"),
     "4000000000009979": ("stolen", "43"),
@@ -119,6 +120,7 @@ SCRIPTED: Final = {
 TEST_CARDS: Final[dict[str, TestCard]] = {
     **{number: TestCard(name, Behaviour.APPROVE) for number, name in _APPROVED.items()},
     **{number: TestCard(name, Behaviour.DECLINE, code) for number, (name, code) in _DECLINED.items()},
+    "4000000000000341": TestCard("declined after being added", Behaviour.PAYMENT_DECLINE, "05"),
     "4000000000005126": TestCard("refund fails later", Behaviour.REFUND_RETURN),
     "4000000000000259": TestCard("dispute as fraudulent", Behaviour.DISPUTE_FRAUDULENT),
     "4000000000002685": TestCard("dispute as not received", Behaviour.DISPUTE_NOT_RECEIVED),

@@ -146,7 +146,8 @@ class IssuerHost:
         token = self._store.token(self._fingerprint(message.get(2)))
         response_code = self._check(message, token)
         behaviour = Behaviour(token.behaviour) if token else Behaviour.DECLINE
-        if response_code == APPROVED and token is not None and behaviour not in DECLINING_LATER:
+        asked_of_card = behaviour is Behaviour.PAYMENT_DECLINE and kind is Kind.VERIFICATION
+        if response_code == APPROVED and token is not None and behaviour not in DECLINING_LATER and not asked_of_card:
             response_code = token.response_code
         if kind is Kind.SALE:
             decided = self._settled(message, response_code, _approval(response_code))

@@ -63,7 +63,10 @@ class User(Base):
 
 
 class PaymentMethod(Base):
-    """What a user pays with. `token_id` names the vault's record; `bin` and `last4` are all that is shown of a card."""
+    """What a user pays with: a card, or what has no card number and therefore no token, brand, BIN and expiry.
+
+    `token_id` names the vault's record; `bin` and `last4` are all that is shown of a card.
+    """
 
     __tablename__ = "payment_methods"
     __table_args__ = {"schema": "platform"}  # noqa: RUF012
@@ -71,13 +74,45 @@ class PaymentMethod(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str]
     user_id: Mapped[str]
-    token_id: Mapped[str]
-    brand: Mapped[str]
-    bin: Mapped[str]
+    token_id: Mapped[str | None]
+    brand: Mapped[str | None]
+    bin: Mapped[str | None]
     last4: Mapped[str]
-    exp_month: Mapped[int]
-    exp_year: Mapped[int]
+    exp_month: Mapped[int | None]
+    exp_year: Mapped[int | None]
     status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    type: Mapped[str] = mapped_column(server_default=text("'card'"))
+
+
+class CardVerification(Base):
+    """That a card was asked about, in the name of `merchant`. Rows are only added."""
+
+    __tablename__ = "card_verifications"
+    __table_args__ = {"schema": "platform"}  # noqa: RUF012
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    payment_method_id: Mapped[str]
+    currency: Mapped[str]
+    merchant: Mapped[dict[str, Any]]
+    requested_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class CardVerificationResult(Base):
+    """What came of a verification. Rows are only added, one for each verification."""
+
+    __tablename__ = "card_verification_results"
+    __table_args__ = {"schema": "platform"}  # noqa: RUF012
+
+    verification_id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    decline_code: Mapped[str | None]
+    reason: Mapped[str | None]
+    attempts: Mapped[int]
+    rrn: Mapped[str | None]
+    approval_code: Mapped[str | None]
+    decided_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

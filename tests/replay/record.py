@@ -28,7 +28,7 @@ from domain.ids import (
     provisioning_workflow_id,
     refund_workflow_id,
 )
-from domain.outcomes import Acknowledged
+from domain.outcomes import Acknowledged, DoubtReason, Unknown
 from embedded.servers import binary
 from store.engine import create_engine
 from store.migrate import migrate
@@ -41,10 +41,11 @@ from tests.replay.disputes import Scenario as DisputeScenario
 from tests.replay.history_files import save
 from tests.replay.provisioning import open_provisioning
 from tests.replay.scenarios import PAYMENTS, REFUNDS, WINDOWS, Scenario, Stage
+from tests.support.card_world import NOTHING, open_card_world
 from tests.support.dispute_world import open_dispute_world
 from tests.support.settlement_world import open_settlement_world
 from tests.support.shared import close_run, open_run, shared_server
-from tests.support.world import NOW, Fault, open_world
+from tests.support.world import NOW, Fault, declined, open_world
 from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
 from workflows.invariants import InvariantWorkflow
@@ -56,7 +57,7 @@ from workflows.token_lifecycle import TokenProvisioningWorkflow
 SCENARIOS = (
     {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)}
     | {f"dispute_{scenario.__name__}" for scenario in DISPUTES}
-    | {"token_provisioning", "settlement", "invariants"}
+    | {"token_provisioning", "card_verification", "settlement", "invariants"}
 )
 
 
@@ -73,6 +74,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
             await _record_dispute(engine, dispute)
     if wanted("token_provisioning"):
         await _record_provisioning()
+    if wanted("card_verification"):
+        await _record_verifications(engine)
     if wanted("settlement"):
         await _record_settlement()
     if wanted("invariants"):
@@ -120,6 +123,26 @@ async def _record_provisioning() -> None:
         await handle.execute_update(TokenProvisioningWorkflow.retry, RetryRequest("operator-1", "network.provision"))
         await handle.result()
         await _save("token_provisioning_parked_and_retried", environment.client, handle.id)
+
+
+async def _record_verifications(engine: AsyncEngine) -> None:
+    """One that is answered, one that is never, one that is answered later, and one that a provisioning begins."""
+    answers: dict[str, tuple[object, ...]] = {
+        "verified": (NOTHING,),
+        "declined": (declined("N7"),),
+        "never_answered": (Unknown(DoubtReason.TIMEOUT),),
+        "answered_later": (Unknown(DoubtReason.TIMEOUT), NOTHING),
+    }
+    for name, answer in answers.items():
+        async with _environment() as environment, open_card_world(environment.client, engine) as world:
+            world.outside.verify.then(*answer)
+            await world.verify()
+            await _save(f"card_verification_{name}", environment.client, world.handle.id)
+    async with _environment() as environment, open_card_world(environment.client, engine, "pending") as world:
+        handle = await world.provision(then_verify=True)
+        await handle.result()
+        await world.handle.result()
+        await _save("token_provisioning_and_verification", environment.client, handle.id)
 
 
 async def _record_settlement() -> None:

@@ -16,7 +16,7 @@ from embedded.state import ROOT, StateFolder
 _DEMO_SECONDS = 400
 pytestmark = pytest.mark.timeout(_DEMO_SECONDS + 20)
 
-_CARD_NUMBERS = (b"4242424242424242", b"5555555555554444", b"4000000000000002", b"4000990000010003")
+_CARD_NUMBERS = (b"4242424242424242", b"5555555555554444", b"4000000000009995", b"4000990000010003")
 
 
 @dataclass(frozen=True, slots=True)

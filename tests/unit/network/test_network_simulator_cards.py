@@ -31,6 +31,7 @@ def test_declines_mean_what_stripes_cards_mean(number: str, meaning: str) -> Non
 def test_every_scripted_fault_has_a_card() -> None:
     assert {entry.behaviour for entry in SCRIPTED.values()} == set(Behaviour) - {
         Behaviour.APPROVE,
+        Behaviour.PAYMENT_DECLINE,
         Behaviour.REFUND_RETURN,
         Behaviour.DISPUTE_FRAUDULENT,
         Behaviour.DISPUTE_NOT_RECEIVED,
