@@ -27,8 +27,13 @@ from documents.storage import Bucket, DocumentStorage
 from sealing import Sealer
 from store.engine import create_engine, reading
 from temporal.client import connect
+from temporal.turns import InTurn
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.service import Vault
+
+# For how long a call to Temporal that finds no server is tried again. Shorter than a caller's wait: who asks while
+# Temporal is down is to be told so, and quickly, and not to wait for what was never started.
+_PATIENCE_SECONDS = 2.0
 
 
 @asynccontextmanager
@@ -47,13 +52,19 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         stack.callback(vault.close)
         documents = DocumentStorage(Bucket.of(DocumentSettings()))
         stack.push_async_callback(documents.close)
+        identity = await open_identity(settings, engine, stack)
         settle()
         yield ApiContext(
             settings=settings,
             engine=engine,
-        identity = await open_identity(settings, engine, stack)
             reader=reading(engine),
-            temporal=await connect(TemporalSettings(), CodecSettings(), lazy=True),
+            temporal=await connect(
+                TemporalSettings(),
+                CodecSettings(),
+                lazy=True,
+                patience_seconds=_PATIENCE_SECONDS,
+                interceptors=[InTurn()],
+            ),
             vault=vault,
             documents=documents,
             identity=identity,
