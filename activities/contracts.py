@@ -20,6 +20,7 @@ from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
     IncrementCommand,
+    DeprovisionCommand,
     ProvisionCommand,
     RefundCommand,
     ReleaseCommand,
@@ -206,6 +207,9 @@ class NetworkActivities(Protocol):
 
     @activity.defn(name="network.represent")
     async def represent(self, command: RepresentCommand) -> Acknowledged: ...
+
+    @activity.defn(name="network.deprovision")
+    async def deprovision(self, command: DeprovisionCommand) -> Acknowledged: ...
 
     @activity.defn(name="network.accept")
     async def accept(self, command: AcceptCommand) -> Acknowledged: ...

@@ -10,6 +10,7 @@ from domain.disputes import AcceptCommand, RepresentCommand
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
+    DeprovisionCommand,
     IncrementCommand,
     ProvisionCommand,
     RefundCommand,
@@ -74,3 +75,8 @@ class NetworkActivities(contracts.NetworkActivities):
     async def provision(self, command: ProvisionCommand) -> Acknowledged:
         with translated():
             return await self._gateway.provision(command)
+
+    @activity.defn(name="network.deprovision")
+    async def deprovision(self, command: DeprovisionCommand) -> Acknowledged:
+        with translated():
+            return await self._gateway.deprovision(command)

@@ -129,6 +129,19 @@ class ProvisionCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class DeprovisionCommand:
+    """Tell the network that a device number stands for its card no more (0620, repeated as 0621 until 0630).
+
+    What was authorized with it goes on: it is captured, released and refunded as before. `sealed_pan` (base64) holds
+    the DPAN and its expiry under the network worker's public key.
+    """
+
+    effect_key: str
+    token_id: str
+    sealed_pan: str
+
+
+@dataclass(frozen=True, slots=True)
 class LateAnswer:
     """An answer to an authorization that came after the platform had stopped waiting. It never approves anything."""
 

@@ -22,6 +22,7 @@ from domain.money import Money
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
+    DeprovisionCommand,
     IncrementCommand,
     LateAnswer,
     ProvisionCommand,
@@ -216,6 +217,14 @@ class NetworkGateway:
         identity = (command.effect_key, command.token_id)
         return await self._once(command.effect_key, identity, lambda: self._provision(command))
 
+    async def deprovision(self, command: DeprovisionCommand) -> Acknowledged:
+        """Tells the network that a device number stands for its card no more (0620).
+
+        Raises: as `provision`.
+        """
+        identity = (command.effect_key, command.token_id)
+        return await self._once(command.effect_key, identity, lambda: self._deprovision(command))
+
     async def represent(self, command: RepresentCommand) -> Acknowledged:
         """Contests a chargeback, or answers an inquiry, with evidence (0620).
 
@@ -386,6 +395,13 @@ class NetworkGateway:
             return messages.provisioning(entry.trace, card, pan, repeat=repeat)
 
         effect = Effect(Kind.PROVISION, command.effect_key, token_id=command.token_id)
+        return _acknowledged(await self._advise(await self._journal.open(effect), build))
+
+    async def _deprovision(self, command: DeprovisionCommand) -> Acknowledged:
+        async def build(entry: Entry, repeat: bool) -> Message:
+            return messages.deprovisioning(entry.trace, self._credentials.card(command.sealed_pan), repeat=repeat)
+
+        effect = Effect(Kind.DEPROVISION, command.effect_key, token_id=command.token_id)
         return _acknowledged(await self._advise(await self._journal.open(effect), build))
 
     async def _answer(self, kind: Kind, command: RepresentCommand | AcceptCommand, given: CaseAnswer) -> Acknowledged:

@@ -67,6 +67,7 @@ class Kind(StrEnum):
     REVERSE = "reverse"
     RELEASE = "release"
     PROVISION = "provision"
+    DEPROVISION = "deprovision"
     REPRESENT = "represent"
     ACCEPT = "accept"
 
@@ -90,6 +91,7 @@ _MTI: Final[Mapping[Kind, str]] = {
     Kind.REVERSE: "0420",
     Kind.RELEASE: "0420",
     Kind.PROVISION: "0620",
+    Kind.DEPROVISION: "0620",
     Kind.REPRESENT: "0620",
     Kind.ACCEPT: "0620",
 }
@@ -98,10 +100,20 @@ _KINDS_BY_ANSWER: Final[Mapping[str, frozenset[Kind]]] = {
     "0210": frozenset({Kind.SALE, Kind.REFUND}),
     "0230": frozenset({Kind.CAPTURE}),
     "0430": frozenset({Kind.REVERSE, Kind.RELEASE}),
-    "0630": frozenset({Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT}),
+    "0630": frozenset({Kind.PROVISION, Kind.DEPROVISION, Kind.REPRESENT, Kind.ACCEPT}),
 }
 # What is repeated until it is acknowledged; the others are requests, which are decided once.
-ADVICE: Final = frozenset({Kind.CAPTURE, Kind.REVERSE, Kind.RELEASE, Kind.PROVISION, Kind.REPRESENT, Kind.ACCEPT})
+ADVICE: Final = frozenset(
+    {
+        Kind.CAPTURE,
+        Kind.REVERSE,
+        Kind.RELEASE,
+        Kind.PROVISION,
+        Kind.DEPROVISION,
+        Kind.REPRESENT,
+        Kind.ACCEPT,
+    }
+)
 
 # What can be undone: it moved money, or may have.
 _REVERSIBLE: Final = frozenset({Kind.AUTHORIZE, Kind.SALE, Kind.INCREMENT, Kind.REFUND})
@@ -196,8 +208,8 @@ class Entry:
 
     @property
     def purchase(self) -> Purchase:
-        assert self.effect.money is not None, "every kind but provisioning has an amount"
-        assert self.acceptor is not None, "every kind but provisioning has an acceptor"
+        assert self.effect.money is not None, "every kind but what is about a device number has an amount"
+        assert self.acceptor is not None, "every kind but what is about a device number has an acceptor"
         return Purchase(self.trace, self.effect.money, self.acceptor)
 
     @property

@@ -9,7 +9,9 @@
 | 0220, repeat 0221 | capture of an approved authorization; DE60 tells the last one (`F`) from others (`P`) | 0230 |
 | 0420, repeat 0421 | reversal of an authorization or refund (DE90) | 0430 |
 | the same | reversal in part: DE95 has what stays of the authorization, all that was captured | |
-| 0620, repeat 0621 | which card number a device number stands for (DE123); disputes, both ways (`cases`) | 0630 |
+| 0620, repeat 0621 | which card number a device number stands for (DE123, sub-field 01) | 0630 |
+| the same | that it stands for its card no more: sub-field 02 of DE123 is `D` | |
+| the same | disputes, both ways (`cases`) | |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
 
 A repeat carries the same DE7, DE11, DE32 and DE37 as its first sending: the host answers it from its own journal.
@@ -81,6 +83,8 @@ _COMPLETION: Final = "01"
 _FINAL: Final = "F"
 _PARTIAL: Final = "P"
 _CARD_NUMBER: Final = "01"
+_NUMBER_STATE: Final = "02"
+_DELETED: Final = "D"
 _MAX_SUBFIELD: Final = 99
 _CVV2: Final = "10"  # the same number as in Visa's DE126
 
@@ -328,6 +332,12 @@ def provisioning(trace: Trace, card: Card, pan: str, *, repeat: bool = False) ->
     return Message("0621" if repeat else "0620", fields)
 
 
+def deprovisioning(trace: Trace, card: Card, *, repeat: bool = False) -> Message:
+    """0620 or 0621: `card` stands for no card number from now on."""
+    fields = {**trace.fields(), **card.fields(), 123: subfields({_NUMBER_STATE: _DELETED})}
+    return Message("0621" if repeat else "0620", fields)
+
+
 def network_management(code: str, stan: str, transmission_time: str) -> Message:
     """0800 with DE70 `code`: `SIGN_ON`, `SIGN_OFF` or `ECHO`."""
     return Message("0800", {7: transmission_time, 11: stan, 70: code})
@@ -425,6 +435,15 @@ def token_pan(message: Message) -> str:
     if not pan.isdigit():
         raise MessageInvalid("no card number in it", 123)
     return pan
+
+
+def is_deprovisioning(message: Message) -> bool:
+    """Whether an administrative advice ends a device number (DE123).
+
+    Raises:
+        MessageInvalid: DE123 is malformed.
+    """
+    return parse_subfields(message.fields.get(123, ""), 123).get(_NUMBER_STATE) == _DELETED
 
 
 def cvv(message: Message) -> str | None:

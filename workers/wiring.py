@@ -207,6 +207,7 @@ def _tell_dispute(client: Client) -> Callable[[ChargebackNotice], Awaitable[None
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 start_signal="network_decision",
+            activities.deprovision,
                 start_signal_args=[notice],
             )
         except WorkflowAlreadyStartedError:

@@ -25,6 +25,7 @@ from network.messages import (
     Original,
     amount,
     answer,
+    is_deprovisioning,
     is_final,
     is_increment,
     is_refund,
@@ -45,6 +46,7 @@ NO_ACTION_TAKEN: Final = "21"
 ORIGINAL_UNKNOWN: Final = "25"
 FORMAT_ERROR: Final = "30"
 EXPIRED: Final = "54"
+NOT_ACTIVE: Final = "78"
 CRYPTOGRAM_WRONG: Final = "82"
 DUPLICATE: Final = "94"
 
@@ -134,6 +136,8 @@ class IssuerHost:
                     return Decision(decided, drop=self._loses_acknowledgement(message))
                 case _ if is_about_case(message):
                     return Decision(answer(message, self._store.disputes.answer(message)))
+                case _ if is_deprovisioning(message):
+                    return Decision(answer(message, self._deprovision(message)))
                 case _:
                     return Decision(answer(message, self._provision(message)))
         except MessageInvalid:
@@ -145,6 +149,8 @@ class IssuerHost:
         money = amount(message)
         token = self._store.token(self._fingerprint(message.get(2)))
         response_code = self._check(message, token)
+        if response_code == APPROVED and token is not None and token.deleted:
+            response_code = NOT_ACTIVE
         behaviour = Behaviour(token.behaviour) if token else Behaviour.DECLINE
         asked_of_card = behaviour is Behaviour.PAYMENT_DECLINE and kind is Kind.VERIFICATION
         if response_code == APPROVED and token is not None and behaviour not in DECLINING_LATER and not asked_of_card:
@@ -323,8 +329,15 @@ class IssuerHost:
         known = self._store.token(token.fingerprint)
         if known is None:
             self._store.keep_token(token, masked(dpan))
-        elif known.card_fingerprint != token.card_fingerprint:
+        elif known.card_fingerprint != token.card_fingerprint or known.deleted:
             return INVALID_TRANSACTION
+        return APPROVED
+
+    def _deprovision(self, message: Message) -> str:
+        fingerprint = self._fingerprint(message.get(2))
+        if self._store.token(fingerprint) is None:
+            return UNKNOWN_NUMBER
+        self._store.delete_token(fingerprint)
         return APPROVED
 
     def _settled(self, message: Message, response_code: str, more: Mapping[int, str] | None = None) -> Message:

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS tokens (
     card_name         TEXT NOT NULL,
     behaviour         TEXT NOT NULL,
     response_code     TEXT NOT NULL,
-    provisioned_at    TEXT NOT NULL
+    provisioned_at    TEXT NOT NULL,
+    deleted_at        TEXT
 );
 CREATE TABLE IF NOT EXISTS messages (
     id                 INTEGER PRIMARY KEY,
@@ -107,7 +108,9 @@ INSERT INTO transactions (id, kind, received_at, mti, stan, transmission_time, a
 DROP TABLE transactions_of_version_0;
 COMMIT;
 """
-_VERSION: Final = 1
+# Before version 2 no device number ended.
+_FROM_VERSION_1: Final = "ALTER TABLE tokens ADD COLUMN deleted_at TEXT"
+_VERSION: Final = 2
 
 # The merchant as the message names it: category, terminal, id, name and place.
 _ACCEPTOR: Final = (18, 41, 42, 43)
@@ -137,6 +140,7 @@ class Token:
     card_name: str
     behaviour: str
     response_code: str
+    deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +191,10 @@ class Store:
         """Brings the transactions of a journal that older code wrote into today's layout."""
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         known = self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'transactions'").fetchone()
-        if known and version < _VERSION:
+        if known and version < 1:
             self._database.executescript(_FROM_VERSION_0.format(schema=_SCHEMA))
+        if known and version < _VERSION:
+            self._database.execute(_FROM_VERSION_1)
 
     def close(self) -> None:
         self._database.close()
@@ -243,11 +249,16 @@ class Store:
             row["card_name"],
             row["behaviour"],
             row["response_code"],
+            row["deleted_at"] is not None,
         )
+
+    def delete_token(self, fingerprint: str) -> None:
+        """From now on it authorizes nothing; what it authorized goes on."""
+        self._run("UPDATE tokens SET deleted_at = ? WHERE fingerprint = ? AND deleted_at IS NULL", _now(), fingerprint)
 
     def keep_token(self, token: Token, masked: str) -> None:
         self._run(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             token.fingerprint,
             masked,
             token.card_fingerprint,

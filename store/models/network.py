@@ -15,7 +15,8 @@ from store.models.base import Base
 class NetworkMessage(Base):
     """One effect at the card network: what was asked, under which numbers, and what became of it.
 
-    `kind` is authorize, sale, increment, verify, capture, refund, reverse, provision, represent or accept. `state` is
+    `kind` is authorize, sale, increment, verify, capture, refund, reverse, provision, deprovision,
+    represent or accept. `state` is
     created, sending, answered, unanswered or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC). `sealed_pan`
     is a box that only the network worker opens; a card number in clear is nowhere in this table. `final` marks the
     last capture of an authorization. `settlement_date` is the day of the network's clearing to which what was
