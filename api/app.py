@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -72,7 +73,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         lifespan=lifespan,
         responses=_ERROR_ANSWERS,
         redoc_url=None,
-        dependencies=[Depends(_refuse_nul)],
+        dependencies=[Depends(_refuse_unknown), Depends(_refuse_nul)],
     )
     for router in (
         auth.router,
@@ -83,11 +84,21 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         settlement.router,
     ):
         app.include_router(router)
+    _document_keys(app)
     _add_pages(app)
     _add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_upload_bytes=max_upload_bytes)
     app.add_middleware(RequestIds)
     return app
+
+
+async def _refuse_unknown(request: Request) -> None:
+    """A filter that is not there, or is misspelt, would quietly let everything through."""
+    operation = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower(), {})
+    known = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    for name in request.query_params:
+        if name not in known:
+            raise ApiError("parameter_unknown", f"{name}: is not a parameter of this operation.", name)
 
 
 async def _refuse_nul(request: Request) -> None:
@@ -97,6 +108,22 @@ async def _refuse_nul(request: Request) -> None:
     for name, value in request.query_params.multi_items():
         if "\0" in value:
             raise ApiError("parameter_invalid", f"{name}: must not contain the character NUL.", name)
+
+
+def _document_keys(app: FastAPI) -> None:
+    """Idempotency keys are shown as required. Whoever sends none gets an error of ours, not of the framework's."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            for methods in described()["paths"].values():
+                for operation in methods.values():
+                    for parameter in operation.get("parameters", ()):
+                        if parameter["name"] == "Idempotency-Key":
+                            parameter["required"] = True
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation extends it
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -125,9 +152,14 @@ def _add_error_handlers(app: FastAPI) -> None:
         code = _ROUTING_ERRORS.get(error.status_code, "internal_error")
         answer = _answer(request, ApiError(code, str(error.detail)))
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(_methods(app, request))
         return answer
 
-    @app.exception_handler(DBAPIError)
+    # What the database cannot do now. What it will not do at all, such as a text that is no date, is a fault of ours.
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(InternalError)
     async def database_fault(request: Request, error: DBAPIError) -> JSONResponse:
         _log.error("database fault in %s: %s", request.state.request_id, type(error.orig).__name__)
         return _answer(request, unavailable("database"))
@@ -142,6 +174,14 @@ def _add_error_handlers(app: FastAPI) -> None:
         # The stack is logged too; the log's formatter strikes out card numbers and keys that a message may quote.
         _log.error("fault in %s: %s", request.state.request_id, type(error).__name__, exc_info=error)
         return _answer(request, ApiError("internal_error", "Something went wrong on our side."))
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What may be done at the request's path. (The router names the methods of one of its routes only.)"""
+    path, paths = request.scope["path"], app.openapi()["paths"]
+    of_its_form = (each for each in paths if re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", each), path))
+    operations: dict[str, Any] = paths.get(path) or next((paths[template] for template in of_its_form), {})
+    return sorted(method.upper() for method in operations)
 
 
 def _answer(request: Request, error: ApiError) -> JSONResponse:

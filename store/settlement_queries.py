@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,7 +35,7 @@ ORDER BY id LIMIT :limit
 """)
 
 
-async def list_days(connection: AsyncConnection, limit: int, before: str | None) -> tuple[Sequence[RowMapping], bool]:
+async def list_days(connection: AsyncConnection, limit: int, before: date | None) -> tuple[Sequence[RowMapping], bool]:
     """Days, newest first, and whether there are older ones."""
     return _page((await connection.execute(_DAYS, {"limit": limit + 1, "before": before})).mappings().all(), limit)
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
 from temporalio.client import WorkflowHandle
 
 from api.auth import Client, Principal
@@ -22,7 +21,7 @@ from api.errors import ApiError, missing, unavailable
 from api.evidence_form import GivenEvidence, read_evidence
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.presenters import dispute_object, evidence_file_object
-from api.schemas.common import Page
+from api.schemas.common import Instant, Page
 from api.schemas.disputes import EVIDENCE_FORM, AcceptBody, DisputeObject, FileLinkObject, SubmitBody
 from api.workflow_calls import update
 from documents.errors import StorageUnavailable
@@ -56,9 +55,9 @@ async def list_all_disputes(
     ending_before: str | None = None,
     payment: str | None = None,
     status: DisputeStatus | None = None,
-    due_before: Annotated[AwareDatetime | None, Query(alias="due_by[lt]")] = None,
-    created_gte: Annotated[AwareDatetime | None, Query(alias="created[gte]")] = None,
-    created_lt: Annotated[AwareDatetime | None, Query(alias="created[lt]")] = None,
+    due_before: Annotated[Instant | None, Query(alias="due_by[lt]")] = None,
+    created_gte: Annotated[Instant | None, Query(alias="created[gte]")] = None,
+    created_lt: Annotated[Instant | None, Query(alias="created[lt]")] = None,
 ) -> Page[DisputeObject]:
     if starting_after and ending_before:
         raise ApiError("parameter_invalid", "Give starting_after or ending_before, not both.", "ending_before")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from temporalio.client import WorkflowHandle
 
 from api.auth import Caller, Operator, Principal
@@ -20,7 +20,7 @@ from api.errors import ApiError, missing
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.presenters import accepted_payment, payment_object, refund_object
 from api.routes.payment_methods import visible_payment_method
-from api.schemas.common import Page
+from api.schemas.common import Instant, Page
 from api.schemas.payments import (
     CaptureBody,
     ConfirmBody,
@@ -121,8 +121,8 @@ async def list_all_payments(
     user: str | None = None,
     status: _STATUSES | None = None,
     payment_method: str | None = None,
-    created_gte: Annotated[AwareDatetime | None, Query(alias="created[gte]")] = None,
-    created_lt: Annotated[AwareDatetime | None, Query(alias="created[lt]")] = None,
+    created_gte: Annotated[Instant | None, Query(alias="created[gte]")] = None,
+    created_lt: Annotated[Instant | None, Query(alias="created[lt]")] = None,
 ) -> Page[PaymentObject]:
     if starting_after and ending_before:
         raise ApiError("parameter_invalid", "Give starting_after or ending_before, not both.", "ending_before")

@@ -13,7 +13,7 @@ from api.auth import Client, Operator
 from api.context import Context
 from api.errors import unavailable
 from api.schemas.common import Page
-from api.schemas.settlement import BreakObject, PayoutObject, SettlementBody, SettlementDay
+from api.schemas.settlement import BreakObject, Day, PayoutObject, SettlementBody, SettlementDay
 from domain.ids import settlement_workflow_id
 from store.queries import Row
 from store.settlement_queries import list_breaks, list_days, list_payouts
@@ -46,7 +46,10 @@ async def settle_day(body: SettlementBody, context: Context, caller: Operator) -
 
 @router.get("/days", summary="List settled days, newest first")
 async def list_settled_days(
-    context: Context, caller: Operator, limit: Limit = 10, starting_after: str | None = None
+    context: Context,
+    caller: Operator,
+    limit: Limit = 10,
+    starting_after: Annotated[Day | None, Query(description="A day, of which older ones are listed")] = None,
 ) -> Page[SettlementDay]:
     async with context.reader.connect() as connection:
         rows, has_more = await list_days(connection, limit, starting_after)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 from pydantic_core import PydanticCustomError
 
 from domain.cards import holds_card_number
@@ -63,6 +73,16 @@ CurrencyCode = Annotated[
 AmountMinor = Annotated[
     int, Field(gt=0, le=999_999_999_999, description="Minor units of the currency, e.g. cents", examples=[1050])
 ]
+
+
+def _rfc_3339(value: Any) -> Any:
+    # Pydantic would take a number for seconds since 1970.
+    if isinstance(value, str) and re.match(r"\d{4}-\d{2}-\d{2}T", value) is None:
+        raise PydanticCustomError("parameter_invalid", "must be a time such as 2026-11-22T10:00:00Z (RFC 3339)")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
 Timestamp = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), STORABLE, FREE_TEXT]
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from api.schemas.common import RequestModel, ResponseModel, Timestamp
+
+
+def _text(value: Any) -> Any:
+    # Pydantic would take a number, and a text of digits, for days or seconds since 1970.
+    if not isinstance(value, str) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is None:
+        raise PydanticCustomError("parameter_invalid", "must be a day such as 2026-11-22 (ISO 8601)")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_text)]
 
 
 class SettlementBody(RequestModel):
     """A day to settle, UTC; absent: yesterday."""
 
     # JSON has no dates: ISO 8601 text is what a strict reading would refuse.
-    day: Annotated[date, Field(strict=False)] | None = None
+    day: Annotated[Day, Field(strict=False)] | None = None
 
 
 class SettlementDay(ResponseModel):

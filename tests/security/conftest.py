@@ -1,3 +1,3 @@
-from tests.support.platform_fixtures import database, network, sandbox, shop, temporal
+from tests.support.platform_fixtures import database, network, operator, sandbox, shop, temporal
 
-__all__ = ["database", "network", "sandbox", "shop", "temporal"]
+__all__ = ["database", "network", "operator", "sandbox", "shop", "temporal"]

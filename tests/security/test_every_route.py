@@ -198,13 +198,6 @@ async def test_a_field_that_an_operation_does_not_have_is_refused(
         pytest.fail("neither a client nor an operator may ask for it")
 
 
-@pytest_asyncio.fixture(scope="module")
-async def operator(platform: Access, database: AsyncEngine) -> AsyncIterator[Shop]:
-    operator = await Shop.open(platform, database, operator=True)
-    yield operator
-    await operator.http.aclose()
-
-
 NO_AMOUNTS = {
     "zero": "0",
     "negative": "-1",

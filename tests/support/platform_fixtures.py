@@ -29,6 +29,14 @@ async def shop(platform: Access, database: AsyncEngine) -> AsyncIterator[Shop]:
     await shop.http.aclose()
 
 
+@pytest_asyncio.fixture(scope="module")
+async def operator(platform: Access, database: AsyncEngine) -> AsyncIterator[Shop]:
+    """The same with an operator's key."""
+    operator = await Shop.open(platform, database, operator=True)
+    yield operator
+    await operator.http.aclose()
+
+
 @pytest_asyncio.fixture(scope="session")
 async def network(platform: Access, database: AsyncEngine) -> AsyncIterator[Network]:
     network = Network(platform, database)
