@@ -18,15 +18,6 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("unacknowledged"
 CALLERS = 50
 
 
-async def _final(kit: Kit, path: str, body: Json | None = None, key: str | None = None) -> httpx.Response:
-    """What a caller gets who repeats its request under its key for as long as it is told to wait."""
-    key = key or new_key()
-    answer: httpx.Response = await until(
-        lambda: kit.shop.post(path, body, key=key), lambda answer: answer.status_code not in (202, 503)
-    )
-    return answer
-
-
 def _outcomes(answers: list[httpx.Response]) -> Counter[tuple[int, str]]:
     """How often each status came, with the error's code or the object's status."""
     return Counter(
@@ -44,7 +35,7 @@ async def test_of_captures_and_voids_that_race_exactly_one_wins(kit: Kit, wallet
     payment = await kit.shop.authorized(wallet.card_id, kit.amount())
     path = f"/v1/payments/{payment['id']}"
     answers = await asyncio.gather(
-        *(_final(kit, f"{path}/{'void' if number % 2 else 'capture'}") for number in range(CALLERS))
+        *(kit.told(f"{path}/{'void' if number % 2 else 'capture'}") for number in range(CALLERS))
     )
     final = (await kit.decided(payment["id"]))["status"]
     assert final in ("captured", "voided")
@@ -59,9 +50,7 @@ async def test_of_captures_and_voids_that_race_exactly_one_wins(kit: Kit, wallet
 async def test_a_hundred_captures_at_once_take_no_more_than_was_authorized(kit: Kit, wallet: Wallet) -> None:
     payment = await kit.shop.authorized(wallet.card_id, 5000)
     path = f"/v1/payments/{payment['id']}/capture"
-    answers = await asyncio.gather(
-        *(_final(kit, path, {"amount_minor": 700, "final": False}) for _ in range(2 * CALLERS))
-    )
+    answers = await asyncio.gather(*(kit.told(path, {"amount_minor": 700, "final": False}) for _ in range(2 * CALLERS)))
     outcomes = _outcomes(answers)
     assert outcomes.pop((200, "authorized")) == 7
     assert outcomes == {(422, "amount_too_large"): 2 * CALLERS - 7}
@@ -77,7 +66,7 @@ async def test_a_hundred_captures_at_once_take_no_more_than_was_authorized(kit: 
 async def test_a_hundred_refunds_at_once_give_no_more_than_was_captured(kit: Kit, wallet: Wallet) -> None:
     payment = await kit.shop.captured(wallet.card_id, 5000)
     path = f"/v1/payments/{payment['id']}/refunds"
-    answers = await asyncio.gather(*(_final(kit, path, {"amount_minor": 1200}) for _ in range(2 * CALLERS)))
+    answers = await asyncio.gather(*(kit.told(path, {"amount_minor": 1200}) for _ in range(2 * CALLERS)))
     assert _outcomes(answers) == {(201, "succeeded"): 4, (422, "amount_too_large"): 2 * CALLERS - 4}
     assert (await kit.decided(payment["id"]))["amount_refunded_minor"] == 4800
     [authorization] = await _authorizations(kit, payment["id"])
@@ -90,7 +79,7 @@ async def test_one_key_in_the_hands_of_fifty_callers_has_one_effect_and_one_answ
     capture_method: str, kit: Kit, wallet: Wallet
 ) -> None:
     key, body = new_key(), order(wallet.card_id, kit.amount(), capture_method=capture_method)
-    answers = await asyncio.gather(*(_final(kit, "/v1/payments", body, key) for _ in range(CALLERS)))
+    answers = await asyncio.gather(*(kit.told("/v1/payments", body, key) for _ in range(CALLERS)))
     assert {answer.status_code for answer in answers} == {201}
     assert len(_bodies(answers)) == 1
     payment = await kit.decided(kit.shop.payment_id(key))
@@ -102,14 +91,14 @@ async def test_one_key_has_one_effect_for_captures_and_refunds_too(kit: Kit, wal
     payment = await kit.shop.authorized(wallet.card_id, 5000)
     path, key = f"/v1/payments/{payment['id']}", new_key()
     captures = await asyncio.gather(
-        *(_final(kit, f"{path}/capture", {"amount_minor": 2000, "final": False}, key) for _ in range(CALLERS))
+        *(kit.told(f"{path}/capture", {"amount_minor": 2000, "final": False}, key) for _ in range(CALLERS))
     )
     assert (len(_bodies(captures)), {answer.status_code for answer in captures}) == (1, {200})
     assert (await kit.find(payment["id"]))["amount_captured_minor"] == 2000
-    assert (await _final(kit, f"{path}/capture", {"amount_minor": 1000})).status_code == 200
+    assert (await kit.told(f"{path}/capture", {"amount_minor": 1000})).status_code == 200
     refund_key = new_key()
     refunds = await asyncio.gather(
-        *(_final(kit, f"{path}/refunds", {"amount_minor": 500}, refund_key) for _ in range(CALLERS))
+        *(kit.told(f"{path}/refunds", {"amount_minor": 500}, refund_key) for _ in range(CALLERS))
     )
     assert (len(_bodies(refunds)), _outcomes(refunds)) == (1, {(201, "succeeded"): CALLERS})
     assert (await kit.decided(payment["id"]))["amount_refunded_minor"] == 500
@@ -120,10 +109,7 @@ async def test_one_key_has_one_effect_for_captures_and_refunds_too(kit: Kit, wal
 async def test_a_key_with_another_body_is_refused_whichever_comes_first(kit: Kit, wallet: Wallet) -> None:
     key, amounts = new_key(), [kit.amount() for _ in range(CALLERS)]
     answers = await asyncio.gather(
-        *(
-            _final(kit, "/v1/payments", order(wallet.card_id, amount, capture_method="manual"), key)
-            for amount in amounts
-        )
+        *(kit.told("/v1/payments", order(wallet.card_id, amount, capture_method="manual"), key) for amount in amounts)
     )
     outcomes = _outcomes(answers)
     assert outcomes == {(201, "authorized"): 1, (422, "idempotency_key_reused"): CALLERS - 1}

@@ -49,6 +49,7 @@ async def locked_out(kit: Kit) -> AsyncIterator[asyncio.Task[None]]:
 async def _lock_out(kit: Kit) -> None:
     wallet = await kit.shop.wallet()
     payment = await kit.shop.authorized(wallet.card_id, kit.amount())
+    kit.platform.aside.add(payment["id"])
     path, key = f"/v1/payments/{payment['id']}/capture", new_key()
     parked = f"NeedsAttention = 'ledger.record' AND WorkflowId = 'payment/{payment['id']}'"
     async with _locked(kit, f"SELECT FROM platform.payments WHERE id = '{payment['id']}' FOR UPDATE"):
@@ -65,6 +66,7 @@ async def _lock_out(kit: Kit) -> None:
     assert (captured.status_code, captured.json()["status"]) == (200, "captured")
     assert await kit.events(payment["id"]) == ["payment.created", "payment.authorized", "payment.captured"]
     await until(lambda: _count(kit, parked), lambda count: count == 0)
+    kit.platform.aside.discard(payment["id"])
 
 
 # ----------------------------------------------------------------------------------------------------- lost connections

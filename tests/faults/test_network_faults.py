@@ -33,9 +33,6 @@ from tests.support.shop import Json, Wallet, new_key, until
 pytestmark = pytest.mark.timeout(180)
 
 NETWORK = WORKERS[Zone.NETWORK]
-OUTAGE_SECONDS = 5
-# A link that is down is tried again after at most five seconds, at once only in the beginning.
-MOST_ATTEMPTS = 12
 ONE_MEGABYTE = 1024 * 1024
 
 
@@ -275,32 +272,6 @@ async def test_a_refund_whose_answer_is_lost_is_reversed_and_may_be_made_again(k
     [authorization] = (await kit.network.journal(payment["id"]))["authorizations"]
     assert authorization["refunded_minor"] == amount
     await kit.decided(payment["id"])
-
-
-async def test_what_was_to_be_said_while_the_network_was_down_is_said_in_order_when_it_is_back(
-    kit: Kit, wallet: Wallet
-) -> None:
-    """Captures are the shop's at once and wait for the network; a new payment waits, or is declined, never charged."""
-    waiting = [await kit.shop.authorized(wallet.card_id, kit.amount()) for _ in range(3)]
-    link = kit.platform.network
-    link.refuse()
-    before = link.connections_made
-    for payment in waiting:
-        for amount, final in ((500, False), (700, True)):
-            captured = await kit.shop.post(
-                f"/v1/payments/{payment['id']}/capture", {"amount_minor": amount, "final": final}
-            )
-            assert captured.status_code == 200
-    key = new_key()
-    asking = asyncio.create_task(kit.shop.pay(wallet.card_id, kit.amount(), key=key, capture_method="manual"))
-    await asyncio.sleep(OUTAGE_SECONDS)
-    assert link.connections_made - before <= MOST_ATTEMPTS
-    assert (await asking).status_code == 202
-    assert await kit.messages(kit.shop.payment_id(key)) == []
-    link.heal()
-    for payment in waiting:
-        await _is_captured(kit, payment, [500, 700])
-    assert (await kit.decided(kit.shop.payment_id(key)))["status"] in ("authorized", "declined")
 
 
 async def test_a_capture_that_got_lost_is_told_before_the_last_one(kit: Kit, wallet: Wallet) -> None:

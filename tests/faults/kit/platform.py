@@ -72,6 +72,8 @@ class FaultyPlatform:
         self._log = (folder / "start.log").open("a")
         self._stack = Stack(list(self._parts.values()), self.state, Console(file=self._log, width=120))
         self._stopped: set[str] = set()
+        # The payments that cases have under way beside other cases.
+        self.aside: set[str] = set()
 
     @property
     def access(self) -> Access:
