@@ -108,6 +108,12 @@ CATALOGUE: dict[str, ErrorCode] = {entry.code: entry for entry in _CATALOGUE}
 class ApiError(Exception):
     """A refusal from the catalogue. `extra` adds objects, e.g. the declined payment."""
 
+    ErrorCode(
+        "payment_disputed",
+        409,
+        INVALID_REQUEST,
+        "A dispute has taken what is to be refunded; it cannot be given twice.",
+    ),
     code: str
     message: str
     param: str | None = None

@@ -118,6 +118,12 @@ class ExceedsPendingTransferAmount(LedgerError):
     code = "exceeds_pending_transfer_amount"
 
 
+class PaymentDisputed(LedgerError):
+    """The refund wants what a dispute has taken of the payment; it can be given once the case is won."""
+
+    code = "payment_disputed"
+
+
 class BreaksRule(LedgerError):
     """A constraint of the tables that no caller of this package should meet; `rule` is its name."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,6 +40,12 @@ _COLUMNS = (
 async def find_dispute(connection: AsyncConnection, dispute_id: str) -> Row | None:
     query = select(*_COLUMNS).where(Dispute.id == dispute_id)
     return (await connection.execute(query)).mappings().one_or_none()
+
+
+async def disputed_minor(connection: AsyncConnection, payment_id: str) -> int:
+    """What disputes have taken of the payment and it had, in minor units: none of it can be refunded."""
+    taken = select(func.coalesce(func.sum(Dispute.taken_minor - Dispute.excess_minor), 0))
+    return int(await connection.scalar(taken.where(Dispute.payment_id == payment_id, Dispute.taken_minor > 0)) or 0)
 
 
 async def list_disputes(

@@ -41,6 +41,7 @@ from domain.money import Money
 from domain.network import SealedCredential
 from domain.payments import UNDECIDED, CaptureMethod, PaymentStatus
 from domain.risk import RiskSignals
+from store.dispute_queries import disputed_minor
 from store.queries import PageRequest, PaymentFilter, Row, find_payment, find_refund, list_payments, list_refunds
 from vault.credentials import purchase
 from workflows.messages import (
@@ -231,6 +232,7 @@ async def create_refund(
     reservation = await reserve(context.reader, request, caller, key, REFUND, body.model_dump(mode="json"))
     if reservation.response is not None:
         return reservation.response
+    await _refuse_disputed(context, payment_id, reservation.resource_id, body.amount_minor)
     message = RefundRequest(reservation.resource_id, body.amount_minor, body.reason)
     await update(
         _handle(context, payment_id).execute_update(
@@ -249,6 +251,29 @@ async def create_refund(
         return JSONResponse(shown, 202)
     await store_answer(context.reader, reservation, 201, shown)
     return JSONResponse(shown, 201)
+
+
+async def _refuse_disputed(context: ApiContext, payment_id: str, refund_id: str, amount_minor: int | None) -> None:
+    """Refuses what a dispute has taken already, or the merchant would pay twice. A refund that is there goes on.
+
+    A dispute that opens at this very moment is the database's to see, which refuses as well.
+    """
+    async with context.reader.connect() as connection:
+        disputed = await disputed_minor(connection, payment_id)
+        if not disputed or await find_refund(connection, refund_id) is not None:
+            return
+        payment = await find_payment(connection, payment_id)
+    if payment is None:
+        return
+    refundable = payment["amount_captured_minor"] - payment["amount_refunded_minor"] - payment["refunds_pending_minor"]
+    left = max(refundable - disputed, 0)
+    # More than could be refunded without the dispute is the workflow's to refuse.
+    if left < (refundable if amount_minor is None else amount_minor) <= refundable:
+        raise ApiError(
+            "payment_disputed",
+            f"A dispute has taken {disputed} of what was captured; {left} can be refunded.",
+            "amount_minor",
+        )
 
 
 @router.get("/payments/{payment_id}/refunds", tags=["Refunds"], summary="List a payment's refunds")

@@ -525,12 +525,41 @@ def _ledger_before() -> ModuleType:
 
 
 def upgrade() -> None:
-    for statement in _LEDGER_UP:
+    for statement in (*_LEDGER_UP, *_BOUND_REFUND):
         op.execute(statement)
 
 
 def downgrade() -> None:
     before = _ledger_before()
-    for statement in (*_LEDGER_DOWN, before._BOOK, before._APPLY, *_TRIGGERS_BEFORE):
+    for statement in (*_BOUND_REFUND_DOWN, *_LEDGER_DOWN, before._BOOK, before._APPLY, *_TRIGGERS_BEFORE):
         op.execute(statement)
     op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
+# -------------------------------------------------------------------------------------------- disputes and settlement
+
+# What a dispute has taken of a payment cannot be given back a second time. `bound_dispute` (0010) keeps disputes within
+# what refunds left; this is the other direction. Both lock the payment's row: of two at once one sees the other.
+_BOUND_REFUND = (
+    """
+    CREATE FUNCTION platform.bound_refund() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.amount_refunded_minor + NEW.refunds_pending_minor > NEW.amount_captured_minor - (
+            SELECT coalesce(sum(taken_minor - excess_minor), 0) FROM platform.disputes
+            WHERE payment_id = NEW.id AND taken_minor > 0)
+        THEN
+            RAISE EXCEPTION 'payment_disputed' USING ERRCODE = 'LG001', DETAIL = NEW.id;
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER bound_refund BEFORE UPDATE ON platform.payments FOR EACH ROW WHEN (
+        NEW.amount_refunded_minor + NEW.refunds_pending_minor > OLD.amount_refunded_minor + OLD.refunds_pending_minor)
+        EXECUTE FUNCTION platform.bound_refund()
+    """,
+)
+
+_BOUND_REFUND_DOWN = (
+    "DROP TRIGGER bound_refund ON platform.payments",
+    "DROP FUNCTION platform.bound_refund()",
+)
+

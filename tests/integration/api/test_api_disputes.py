@@ -199,6 +199,20 @@ async def test_a_users_session_sees_no_disputes(platform: Access, shop: Shop, di
             check_error(response, 403, "permission_denied")
 
 
+async def test_what_a_dispute_has_taken_cannot_be_refunded_and_the_rest_can(shop: Shop, issuer: Issuer) -> None:
+    payment, key = await shop.captured((await shop.wallet()).card_id, 2000), new_key()
+    first = await issuer.disputes(payment, amount_minor=1500)
+    await shown(shop, dispute_id_of(first.chargeback_id))
+    refunds = f"/v1/payments/{payment['id']}/refunds"
+    for body in ({"amount_minor": 501}, {"amount_minor": 501}):
+        check_error(await shop.post(refunds, body, key=key), 409, "payment_disputed", "amount_minor")
+    check_error(await shop.post(refunds), 409, "payment_disputed", "amount_minor")
+    check_error(await shop.post(refunds, {"amount_minor": 2001}), 422, "amount_too_large")
+    assert (await shop.get(refunds))["data"] == []
+    rest = await shop.post(refunds, {"amount_minor": 500})
+    assert rest.status_code == 201, rest.text
+
+
 async def test_without_credentials_nothing_of_a_form_is_read(platform: Access, dispute: Json) -> None:
     async with http_client(platform, None) as http:
         response = await http.post(f"/v1/disputes/{dispute['id']}/evidence", files={"file": ("a.pdf", PDF)})

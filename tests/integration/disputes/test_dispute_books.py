@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.currency import Currency
@@ -21,6 +21,7 @@ from domain.errors import NotFound
 from domain.payments import PaymentEvent, PaymentStatus
 from ledger.books import OutOfOrder
 from ledger.dispute_books import DisputeBooks, DisputeExceedsPayment, DisputeInOtherCurrency
+from ledger.errors import PaymentDisputed
 from tests.integration.books.support import Life, Shop
 from tests.support.disputes import (
     ISSUED_AT,
@@ -413,3 +414,61 @@ async def test_the_database_refuses_a_dispute_beyond_the_payment(
 async def _execute(engine: AsyncEngine, statement: str, dispute_id: str) -> None:
     async with engine.begin() as connection:
         await connection.execute(text(statement), {"id": dispute_id})
+
+
+# ---------------------------------------------------------------------------------------- refunds of a disputed payment
+
+
+async def test_a_refund_of_what_a_dispute_has_taken_is_refused(books: DisputeBooks, shop: Shop, life: Life) -> None:
+    await start(books, life, amount_minor=700)
+    version = life.version
+    with pytest.raises(PaymentDisputed, match=life.id):
+        await shop.reserve(life, 301)
+    assert life.version == version
+    life.refunds.clear()
+    await shop.reserve(life, 300)
+
+
+async def test_a_case_that_is_won_lets_its_money_be_refunded_and_one_that_is_lost_does_not(
+    books: DisputeBooks, shop: Shop
+) -> None:
+    for event, refused in ((E.DECIDED_WON, False), (E.DECIDED_LOST, True)):
+        life = await shop.in_state(PaymentStatus.CAPTURED)
+        case = await start(books, life)
+        await goes(books, case, event)
+        if refused:
+            with pytest.raises(PaymentDisputed):
+                await shop.reserve(life, 1)
+        else:
+            await shop.reserve(life, 1000)
+
+
+async def test_an_inquiry_takes_nothing_and_keeps_no_refund_back(books: DisputeBooks, shop: Shop, life: Life) -> None:
+    await start(books, life, kind=K.INQUIRY)
+    await shop.reserve(life, 1000)
+
+
+async def test_a_refund_that_was_reserved_before_the_dispute_ends_as_it_would_have(
+    books: DisputeBooks, shop: Shop, life: Life
+) -> None:
+    refund_id = await shop.reserve(life, 400)
+    await start(books, life, amount_minor=600)
+    await shop.record(life, PaymentEvent.REFUND_SUCCEEDED, 400, refund_id=refund_id)
+
+
+async def test_of_a_refund_and_a_dispute_at_the_same_moment_one_is_refused(books: DisputeBooks, shop: Shop) -> None:
+    for _ in range(10):
+        life = await shop.in_state(PaymentStatus.CAPTURED)
+        disputed, refunded = await asyncio.gather(start(books, life), shop.reserve(life, 1000), return_exceptions=True)
+        assert isinstance(disputed, DisputeExceedsPayment) != isinstance(refunded, PaymentDisputed)
+
+
+async def test_a_refund_by_hand_is_refused_as_well(
+    books: DisputeBooks, engine: AsyncEngine, life: Life
+) -> None:
+    await start(books, life)
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="payment_disputed"):
+            await connection.execute(
+                text("UPDATE platform.payments SET refunds_pending_minor = 1 WHERE id = :id"), {"id": life.id}
+            )
