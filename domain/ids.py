@@ -25,12 +25,17 @@ SESSION_TOKEN = "jwt"  # noqa: S105 - a prefix
 REGISTRATION = "reg"
 CONTACT_CODE = "otc"
 SECURITY_EVENT = "sec"
+PASSKEY = "pky"
+DEVICE = "dev"
+STEP_UP_CHALLENGE = "suc"
 MESSAGE = "msg"
 REQUEST = "req"
 BREAK = "brk"
 PERSONAL_KEY = "pk"
 ONBOARDING_DOCUMENT = "doc"
 PAYOUT = "po"
+MICRO_DEPOSIT = "md"
+ACH_FILE = "ach"
 VERIFICATION = "ver"
 
 _RANDOM_BYTES = 15  # 120 bits, 24 characters of base32
@@ -76,8 +81,21 @@ def onboarding_workflow_id(user_id: str) -> str:
     return f"onboarding/{user_id}"
 
 
+def onboarding_document_key(user_id: str, document_id: str) -> str:
+    """Where a document's ciphertext is kept. Nothing that its sender says is part of it."""
+    return f"onboarding/{user_id}/{document_id}"
+
+
 def closure_workflow_id(user_id: str) -> str:
     return f"closure/{user_id}"
+
+
+def removal_workflow_id(payment_method_id: str) -> str:
+    return f"card-removal/{payment_method_id}"
+
+
+def renewal_workflow_id(payment_method_id: str, exp_year: int, exp_month: int) -> str:
+    return f"card-renewal/{payment_method_id}/{exp_year}-{exp_month:02}"
 
 
 def dispute_workflow_id(chargeback_id: str) -> str:
@@ -87,6 +105,10 @@ def dispute_workflow_id(chargeback_id: str) -> str:
 def settlement_workflow_id(day: str | None) -> str:
     """`day` in ISO 8601; None is whichever day was yesterday when the workflow starts."""
     return f"settlement/{day or 'yesterday'}"
+
+
+def micro_deposit_workflow_id(micro_deposit_id: str) -> str:
+    return f"micro-deposit/{micro_deposit_id}"
 
 
 def break_workflow_id(break_id: str) -> str:

@@ -22,6 +22,7 @@ _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 PAN_PURPOSE = "durapay/credential/pan"
 AUTHENTICATION_PURPOSE = "durapay/credential/authentication"
 PROVISIONING_PURPOSE = "durapay/provisioning"
+BANK_ACCOUNT_PURPOSE = "durapay/bank-account"
 
 
 class SealBroken(DurapayError):

@@ -14,6 +14,14 @@ class InvalidCard(DurapayError):
         self.code = code
 
 
+class InvalidBankAccount(DurapayError):
+    """The bank account cannot be added. `param` names the field; the value is not repeated."""
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"{param} is not valid")
+        self.param = param
+
+
 class TokenUnusable(InvalidTransition):
     """The token's state, expiry or counter forbids this (`code`: `token_suspended`, `token_expired`, …)."""
 
