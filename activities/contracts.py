@@ -11,6 +11,7 @@ from typing import Protocol
 
 from temporalio import activity
 
+from domain.closure import Closed, CloseOrder, ClosureOrder, Erased, EraseOrder, Obstacles
 from domain.dispute_records import DisputeChange, DisputeOpened, DisputeOpening, NoticeRecord
 from domain.disputes import AcceptCommand, RepresentCommand
 from domain.evidence import FrozenEvidence
@@ -19,8 +20,8 @@ from domain.money import Money
 from domain.network import (
     AuthorizeCommand,
     CaptureCommand,
-    IncrementCommand,
     DeprovisionCommand,
+    IncrementCommand,
     ProvisionCommand,
     RefundCommand,
     ReleaseCommand,
@@ -28,6 +29,8 @@ from domain.network import (
     SealedCredential,
     VerifyCommand,
 )
+from domain.onboarding import Checked as IdentityChecked
+from domain.onboarding import OnboardingChange
 from domain.outcomes import Acknowledged, Approved, Declined, NeverSent, Reversed, Unknown
 from domain.payments import CaptureMethod
 from domain.records import PaymentChange, Recorded
@@ -158,6 +161,35 @@ class StepUpActivities(Protocol):
     async def verify(self, attempt: StepUpAttempt) -> StepUpVerdict: ...
 
 
+@dataclass(frozen=True, slots=True)
+class PaymentMethodRef:
+    payment_method_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBox:
+    """The box for the network worker that names a device number. None: the token is deleted, and its number erased."""
+
+    sealed_pan: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CardExpiry:
+    """The later expiry with which a card was issued anew."""
+
+    payment_method_id: str
+    token_id: str
+    exp_month: int
+    exp_year: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRenewed:
+    """`renewed` is False when the token cannot have that expiry: it was removed, or has a later one."""
+
+    renewed: bool
+
+
 class PaymentMethodActivities(Protocol):
     @activity.defn(name="payment_methods.activate")
     async def activate(self, token: TokenRef) -> None: ...
@@ -167,6 +199,15 @@ class PaymentMethodActivities(Protocol):
 
     @activity.defn(name="card_verifications.record")
     async def record_verification(self, result: VerificationResult) -> None: ...
+
+    @activity.defn(name="payment_methods.remove")
+    async def remove(self, method: PaymentMethodRef) -> None: ...
+
+    @activity.defn(name="payment_methods.renew")
+    async def renew(self, expiry: CardExpiry) -> None: ...
+
+    @activity.defn(name="payment_methods.remind_of_expiry")
+    async def remind_of_expiry(self) -> None: ...
 
 
 class VaultActivities(Protocol):
@@ -178,6 +219,15 @@ class VaultActivities(Protocol):
 
     @activity.defn(name="vault.activate_token")
     async def activate_token(self, token: TokenRef) -> None: ...
+
+    @activity.defn(name="vault.device_box")
+    async def device_box(self, token: TokenRef) -> DeviceBox: ...
+
+    @activity.defn(name="vault.delete_token")
+    async def delete_token(self, token: TokenRef) -> None: ...
+
+    @activity.defn(name="vault.renew_token")
+    async def renew_token(self, expiry: CardExpiry) -> TokenRenewed: ...
 
 
 class NetworkActivities(Protocol):
@@ -205,11 +255,11 @@ class NetworkActivities(Protocol):
     @activity.defn(name="network.provision")
     async def provision(self, command: ProvisionCommand) -> Acknowledged: ...
 
-    @activity.defn(name="network.represent")
-    async def represent(self, command: RepresentCommand) -> Acknowledged: ...
-
     @activity.defn(name="network.deprovision")
     async def deprovision(self, command: DeprovisionCommand) -> Acknowledged: ...
+
+    @activity.defn(name="network.represent")
+    async def represent(self, command: RepresentCommand) -> Acknowledged: ...
 
     @activity.defn(name="network.accept")
     async def accept(self, command: AcceptCommand) -> Acknowledged: ...
@@ -312,3 +362,103 @@ class ConsistencyActivities(Protocol):
 class NotifyActivities(Protocol):
     @activity.defn(name="notify.deliver")
     async def deliver(self, order: NotificationOrder) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserRef:
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLoan:
+    """Where the onboarding worker finds a user's key for some minutes."""
+
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyedKey:
+    """`key_id` None: the user never had one."""
+
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserTokens:
+    """The vault's tokens of a user's cards."""
+
+    user_id: str
+    token_ids: tuple[str, ...]
+
+
+class PersonalKeyActivities(Protocol):
+    @activity.defn(name="personal_keys.lend")
+    async def lend(self, user: UserRef) -> KeyLoan: ...
+
+    @activity.defn(name="personal_keys.retire")
+    async def retire(self, user: UserRef) -> None: ...
+
+    @activity.defn(name="personal_keys.destroy")
+    async def destroy(self, user: UserRef) -> DestroyedKey: ...
+
+    @activity.defn(name="vault.remove_tokens")
+    async def remove_tokens(self, tokens: UserTokens) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityCheck:
+    """Check what the user said last, with the key that lies under `handle`."""
+
+    user_id: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class RescreeningPage:
+    """From behind the user `after` on. `list_version` None is the one of today."""
+
+    after: str = ""
+    list_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rescreened:
+    """How many users were asked for; `after` is where the next page begins, None after the last one."""
+
+    list_version: str
+    users: int
+    after: str | None
+
+
+class OnboardingActivities(Protocol):
+    @activity.defn(name="onboarding.record")
+    async def record(self, change: OnboardingChange) -> None: ...
+
+    @activity.defn(name="onboarding.check")
+    async def check(self, order: IdentityCheck) -> IdentityChecked: ...
+
+    @activity.defn(name="onboarding.rescreen")
+    async def rescreen(self, page: RescreeningPage) -> Rescreened: ...
+
+
+class ClosureActivities(Protocol):
+    @activity.defn(name="closure.begin")
+    async def begin(self, order: ClosureOrder) -> None: ...
+
+    @activity.defn(name="closure.obstacles")
+    async def obstacles(self, user: UserRef) -> Obstacles: ...
+
+    @activity.defn(name="closure.withdraw")
+    async def withdraw(self, user: UserRef) -> None: ...
+
+    @activity.defn(name="closure.shut")
+    async def shut(self, user: UserRef) -> UserTokens: ...
+
+    @activity.defn(name="closure.end_onboarding")
+    async def end_onboarding(self, user: UserRef) -> None: ...
+
+    @activity.defn(name="closure.close")
+    async def close(self, order: CloseOrder) -> Closed: ...
+
+    @activity.defn(name="closure.erase")
+    async def erase(self, order: EraseOrder) -> Erased: ...

@@ -6,6 +6,7 @@ The error does not repeat what was given: another variable's secret may stand be
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -235,6 +236,8 @@ class ApiSettings(_Settings):
     jwt_issuer: str = "https://durapay.local"
     jwt_audience: str = "durapay-api"
     livemode: bool = False
+    # Whose word on the client's address counts (addresses or networks, with commas; `*` is everybody): the gateway's.
+    trusted_proxies: str = ""
 
 
 class IdentitySettings(_Settings):
@@ -252,12 +255,72 @@ class IdentitySettings(_Settings):
     signing_key_days: int = Field(default=30, ge=1, le=365)
 
 
+class LendingSettings(_Settings):
+    """The public half (X25519, base64) of the onboarding worker's key: the vault lends persons' keys to it alone."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_LENDING_")
+
+    public_key: Base64Key
+
+
+class OnboardingSettings(_Settings):
+    """Knowing the customer. `private_key` (X25519, base64) opens the keys that the vault lends."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_ONBOARDING_")
+
+    private_key: Base64Key
+    watch_list: Path = Path(__file__).parent.parent / "onboarding" / "lists" / "watch_list.csv"
+    # Directive (EU) 2015/849, article 40, and 31 CFR 1010.430 want identity data kept for five years after the end.
+    retention_days: int = Field(default=1826, ge=0)
+
+
 class ContactCodeSettings(_Settings):
     """The secret (32 bytes, base64) from which the codes follow that prove an e-mail address or a phone number."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CONTACT_CODES_")
 
     secret: Base64Key
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Requests a minute of one API key, of one user's sessions, and from one network address without a secret key."""
+
+    key: int
+    user: int
+    address: int
+
+
+def _rate_limit(value: object) -> object:
+    """`600/60/120`: by key, user and address."""
+    if not isinstance(value, str):
+        return value
+    numbers = [int(part) if part.strip().isascii() and part.strip().isdigit() else 0 for part in value.split("/")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ValueError("a rate limit is written as key/user/address, in requests a minute, each at least 1")
+    return RateLimit(*numbers)
+
+
+_RateLimit = Annotated[RateLimit, NoDecode, BeforeValidator(_rate_limit)]
+
+
+class RateLimitSettings(_Settings):
+    """How many requests a minute the API takes, by class of route; see api/rate_limits.py."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_RATE_LIMIT_")
+
+    reads: _RateLimit = RateLimit(12_000, 600, 1200)
+    writes: _RateLimit = RateLimit(6000, 120, 240)
+    # Payments, refunds and cards: what card testers are after.
+    money: _RateLimit = RateLimit(6000, 30, 60)
+    sign_in: _RateLimit = RateLimit(3000, 30, 30)
+    # Credentials that opened nothing, from one address.
+    refused_per_address: int = Field(default=60, ge=1)
+
+    def of(self, name: str) -> RateLimit:
+        """The limit of that name."""
+        limit: RateLimit = getattr(self, name)
+        return limit
 
 
 class StepUpSettings(_Settings):

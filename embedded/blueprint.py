@@ -106,6 +106,7 @@ class Blueprint:
             self._worker(Zone.NETWORK, "database schema", "network simulator"),
             self._worker(Zone.NOTIFY, "database schema", "SES and S3 (moto)", "notification sandbox"),
             self._worker(Zone.SETTLEMENT, "database schema", "network simulator"),
+            self._worker(Zone.ONBOARDING, "database schema", "Valkey", "SES and S3 (moto)"),
             Part("codec server", self._codec_server(), after=("database schema",)),
             Part(
                 "API",
@@ -251,6 +252,8 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_SIMULATOR_JOURNAL_FILE": str(state.data("simulator") / "journal.db"),
         "DURAPAY_SIMULATOR_IMK_AC": state.secret("imk_ac"),
         "DURAPAY_SIMULATOR_FINGERPRINT_KEY": state.secret("simulator_fingerprint_key"),
+        "DURAPAY_LENDING_PUBLIC_KEY": sealing_public_key(state.secret("onboarding_private_key")),
+        "DURAPAY_ONBOARDING_PRIVATE_KEY": state.secret("onboarding_private_key"),
         "DURAPAY_STEP_UP_SECRET": state.secret("step_up_secret"),
         "DURAPAY_API_PORT": str(ports["api"]),
         "DURAPAY_IDENTITY_SECRET": state.secret("identity_secret"),

@@ -40,7 +40,10 @@ def values(template: str) -> dict[str, str]:
     given = {name: value for name, _, value in lines}
     private_key = make_secret("unsealing_private_key")
     fresh = {name: make_secret(secret) for name, secret in _SECRETS.items()}
+    onboarding_key = make_secret("onboarding_private_key")
     fresh |= {
+        "DURAPAY_LENDING_PUBLIC_KEY": sealing_public_key(onboarding_key),
+        "DURAPAY_ONBOARDING_PRIVATE_KEY": onboarding_key,
         "DURAPAY_CODEC_KEYS": f"{given['DURAPAY_CODEC_ACTIVE_KEY_ID']}:{make_secret('codec_key')}",
         "DURAPAY_SEALING_PUBLIC_KEY": sealing_public_key(private_key),
         "DURAPAY_UNSEALING_PRIVATE_KEY": private_key,

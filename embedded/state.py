@@ -62,6 +62,7 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "hsm_so_pin": lambda: secrets.token_hex(16),
     "imk_ac": _master_key,
     "unsealing_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
+    "onboarding_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
     "identity_secret": lambda: _base64(secrets.token_bytes(32)),
     "contact_codes_secret": lambda: _base64(secrets.token_bytes(32)),
     "step_up_secret": lambda: _base64(secrets.token_bytes(32)),

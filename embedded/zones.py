@@ -25,8 +25,10 @@ from config.settings import (
     HsmSettings,
     IdentitySettings,
     LedgerSettings,
+    LendingSettings,
     NetworkSettings,
     NotifySettings,
+    OnboardingSettings,
     RedisSettings,
     SealingSettings,
     StepUpSettings,
@@ -45,6 +47,7 @@ class Zone(StrEnum):
     NETWORK = "network"
     NOTIFY = "notify"
     SETTLEMENT = "settlement"
+    ONBOARDING = "onboarding"
     API = "api"
     CODEC_SERVER = "codec-server"
     DATABASE_SETUP = "database-setup"
@@ -67,7 +70,15 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         DocumentSettings,
         DisputeSettings,
     ),
-    Zone.VAULT: (DatabaseSettings, RedisSettings, TemporalSettings, CodecSettings, HsmSettings, SealingSettings),
+    Zone.VAULT: (
+        DatabaseSettings,
+        RedisSettings,
+        TemporalSettings,
+        CodecSettings,
+        HsmSettings,
+        SealingSettings,
+        LendingSettings,
+    ),
     Zone.NETWORK: (
         DatabaseSettings,
         RedisSettings,
@@ -85,6 +96,14 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         ContactCodeSettings,
     ),
     Zone.SETTLEMENT: (DatabaseSettings, TemporalSettings, CodecSettings, ClearingSettings),
+    Zone.ONBOARDING: (
+        DatabaseSettings,
+        RedisSettings,
+        TemporalSettings,
+        CodecSettings,
+        DocumentSettings,
+        OnboardingSettings,
+    ),
     Zone.API: (
         DatabaseSettings,
         RedisSettings,

@@ -1,1 +1,1 @@
-"""Knowing the customer: documents, screening, decisions, tiers; closing an account and erasing a person."""
+"""Knowing the customer: cases and their documents, screening against a watch list, closure and erasure."""

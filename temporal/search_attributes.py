@@ -20,6 +20,9 @@ DISPUTE_STATUS = SearchAttributeKey.for_keyword("DisputeStatus")
 DISPUTE_DUE_BY = SearchAttributeKey.for_datetime("DisputeDueBy")
 # `unknown` while, and after, nobody could get an answer about a card; what was answered at once never shows.
 VERIFICATION_STATUS = SearchAttributeKey.for_keyword("VerificationStatus")
+# How an onboarding or a closure stands. Of a reviewer's queue: `OnboardingStatus = 'in_review'`.
+ONBOARDING_STATUS = SearchAttributeKey.for_keyword("OnboardingStatus")
+CLOSURE_STATUS = SearchAttributeKey.for_keyword("ClosureStatus")
 
 # Name → type, as `temporal operator search-attribute create` and `start-dev --search-attribute` take them.
 ALL: dict[str, str] = {
@@ -30,5 +33,7 @@ ALL: dict[str, str] = {
     ACCOUNT_ID.name: "Keyword",
     DISPUTE_STATUS.name: "Keyword",
     DISPUTE_DUE_BY.name: "Datetime",
+    ONBOARDING_STATUS.name: "Keyword",
+    CLOSURE_STATUS.name: "Keyword",
     VERIFICATION_STATUS.name: "Keyword",
 }

@@ -13,3 +13,4 @@ class TaskQueue(StrEnum):
     NETWORK = "network"
     NOTIFY = "notify"
     SETTLEMENT = "settlement"
+    ONBOARDING = "onboarding"

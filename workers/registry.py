@@ -13,8 +13,11 @@ from temporal.task_queues import TaskQueue
 from workers.heartbeats import Heartbeats
 from workers.sandbox import sandbox
 from workflows.card_verification import CardVerificationWorkflow
+from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow, CardRenewalWorkflow
+from workflows.closure import ClosureWorkflow
 from workflows.dispute import DisputeWorkflow
 from workflows.invariants import InvariantWorkflow
+from workflows.onboarding import OnboardingWorkflow, RescreeningWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.settlement import BreakWorkflow, SettlementWorkflow
@@ -29,10 +32,16 @@ WORKFLOWS: Sequence[type] = (
     RefundWorkflow,
     TokenProvisioningWorkflow,
     CardVerificationWorkflow,
+    CardRemovalWorkflow,
+    CardRenewalWorkflow,
+    CardExpiryRemindersWorkflow,
     DisputeWorkflow,
     SettlementWorkflow,
     BreakWorkflow,
     InvariantWorkflow,
+    OnboardingWorkflow,
+    RescreeningWorkflow,
+    ClosureWorkflow,
 )
 
 

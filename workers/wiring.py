@@ -22,6 +22,7 @@ from activities.disputes import DisputeActivities
 from activities.ledger import LedgerActivities
 from activities.network import NetworkActivities
 from activities.notify import NotifyActivities
+from activities.onboarding import ClosureActivities, OnboardingActivities, PersonalKeyActivities
 from activities.payment_methods import PaymentMethodActivities
 from activities.payments import PaymentActivities
 from activities.settlement import SettlementActivities, Tell
@@ -29,14 +30,17 @@ from activities.step_up import StepUpActivities
 from activities.vault import VaultActivities
 from config.settings import (
     ClearingSettings,
+    ContactCodeSettings,
     DatabaseSettings,
     DisputeSettings,
     DocumentSettings,
     FraudSettings,
     HsmSettings,
     LedgerSettings,
+    LendingSettings,
     NetworkSettings,
     NotifySettings,
+    OnboardingSettings,
     RedisSettings,
     SealingSettings,
     StepUpSettings,
@@ -46,8 +50,9 @@ from config.settings import (
 from documents.evidence import EvidenceArchive
 from documents.storage import Bucket, DocumentStorage
 from domain.clearing import ClearingKind
+from domain.contact_codes import ContactCodes
 from domain.disputes import ChargebackNotice
-from domain.ids import dispute_workflow_id, payment_workflow_id
+from domain.ids import dispute_workflow_id, onboarding_workflow_id, payment_workflow_id
 from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
@@ -67,15 +72,21 @@ from notify.channels.twilio_sms import TwilioSmsChannel
 from notify.recipients import load_recipient
 from notify.relay import Relay
 from notify.service import Notifier
+from onboarding.cases import Borrower, Cases
+from onboarding.closures import Closures
+from onboarding.provider import LocalProvider
+from onboarding.watch_list import WatchList
 from sealing import Sealer, Unsealer
 from settlement.store import Cleared
 from store.engine import create_engine
 from temporal.schedules import SCHEDULES, Schedule, ensure_schedules
 from temporal.task_queues import TaskQueue
 from vault.hsm.pkcs11_provider import Pkcs11Provider
+from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 from workers.registry import activity_worker, payments_worker
 from workflows.messages import CaptureCleared, RefundReturned, SettlementOrder
+from workflows.onboarding_messages import RescreenRequest
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +117,9 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
             methods.activate,
             methods.open_verification,
             methods.record_verification,
+            methods.remove,
+            methods.renew,
+            methods.remind_of_expiry,
             *_disputes(engine, stack),
         ],
         build_id,
@@ -126,20 +140,43 @@ def _disputes(engine: AsyncEngine, stack: AsyncExitStack) -> list[Callable[..., 
 
 
 async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
-    activities = VaultActivities(open_vault(_engine(stack), _redis(stack), stack))
+    engine, redis, provider = _engine(stack), _redis(stack), _hsm(stack)
+    vault = _open_vault(engine, redis, provider, stack)
+    personal_keys = PersonalKeys(engine, redis, provider, Sealer(LendingSettings().public_key.get_secret_value()))
+    stack.callback(personal_keys.close)
+    activities, keys = VaultActivities(vault), PersonalKeyActivities(personal_keys, vault)
     return activity_worker(
         client,
         TaskQueue.VAULT,
-        [activities.issue_credential, activities.provisioning_box, activities.activate_token],
+        [
+            activities.issue_credential,
+            activities.provisioning_box,
+            activities.activate_token,
+            activities.device_box,
+            activities.delete_token,
+            activities.renew_token,
+            keys.lend,
+            keys.retire,
+            keys.destroy,
+            keys.remove_tokens,
+        ],
         build_id,
     )
 
 
 def open_vault(engine: AsyncEngine, redis: Redis, stack: AsyncExitStack) -> Vault:
     """The vault of a process that holds the HSM's PIN: the vault worker, and the API, which adds cards."""
+    return _open_vault(engine, redis, _hsm(stack), stack)
+
+
+def _hsm(stack: AsyncExitStack) -> Pkcs11Provider:
     hsm = HsmSettings()
     provider = Pkcs11Provider(hsm.module, hsm.token_label, hsm.pin.get_secret_value(), sessions=hsm.sessions)
     stack.callback(provider.close)
+    return provider
+
+
+def _open_vault(engine: AsyncEngine, redis: Redis, provider: Pkcs11Provider, stack: AsyncExitStack) -> Vault:
     sealer = Sealer(SealingSettings().public_key.get_secret_value())
     vault = Vault(engine, redis, provider, sealer)
     stack.callback(vault.close)
@@ -176,6 +213,7 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
             activities.release,
             activities.refund,
             activities.provision,
+            activities.deprovision,
             activities.represent,
             activities.accept,
         ],
@@ -207,7 +245,6 @@ def _tell_dispute(client: Client) -> Callable[[ChargebackNotice], Awaitable[None
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 start_signal="network_decision",
-            activities.deprovision,
                 start_signal_args=[notice],
             )
         except WorkflowAlreadyStartedError:
@@ -240,8 +277,9 @@ async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worke
     for channel in channels.values():
         stack.push_async_callback(channel.close)
     codes = StepUpCodes(StepUpSettings().secret.get_secret_value())
+    contact_codes = ContactCodes(ContactCodeSettings().secret.get_secret_value())
     notifier = Notifier(engine, channels, load_recipient)
-    await stack.enter_async_context(Relay(engine, notifier).running())
+    await stack.enter_async_context(Relay(engine, notifier, contact_codes).running())
     activities = NotifyActivities(notifier, codes)
     return activity_worker(client, TaskQueue.NOTIFY, [activities.deliver], build_id, concurrency=16)
 
@@ -305,6 +343,69 @@ def _tell_payment(client: Client) -> Tell:
     return tell
 
 
+# Lists change by the day; whoever was held against today's is not looked at again.
+_RESCREENING = Schedule(
+    "onboarding-rescreening",
+    "onboarding-rescreening",
+    (),
+    ScheduleSpec(calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(4)], minute=[ScheduleRange(0)])]),
+    catchup=timedelta(days=1),
+)
+
+
+async def _onboarding(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    settings, engine = OnboardingSettings(), _engine(stack)
+    documents = DocumentStorage(Bucket.of(DocumentSettings()))
+    stack.push_async_callback(documents.close)
+    borrower = Borrower(_redis(stack), Unsealer([settings.private_key.get_secret_value()]))
+    provider = LocalProvider(WatchList.load(settings.watch_list))
+    cases = OnboardingActivities(Cases(engine), borrower, provider, _tell_of_list(client))
+    closures = ClosureActivities(
+        Closures(engine, timedelta(days=settings.retention_days)), documents, _end_onboarding(client)
+    )
+    await ensure_schedules(client, [_RESCREENING])
+    return activity_worker(
+        client,
+        TaskQueue.ONBOARDING,
+        [
+            cases.record,
+            cases.check,
+            cases.rescreen,
+            closures.begin,
+            closures.obstacles,
+            closures.withdraw,
+            closures.shut,
+            closures.end_onboarding,
+            closures.close,
+            closures.erase,
+        ],
+        build_id,
+    )
+
+
+def _tell_of_list(client: Client) -> Callable[[str, str], Awaitable[None]]:
+    async def tell(user_id: str, list_version: str) -> None:
+        await _signal_onboarding(client, user_id, "rescreen", RescreenRequest(list_version))
+
+    return tell
+
+
+def _end_onboarding(client: Client) -> Callable[[str], Awaitable[None]]:
+    async def end(user_id: str) -> None:
+        await _signal_onboarding(client, user_id, "close")
+
+    return end
+
+
+async def _signal_onboarding(client: Client, user_id: str, signal: str, *args: RescreenRequest) -> None:
+    """A case that never was, or has ended, needs to know nothing."""
+    try:
+        await client.get_workflow_handle(onboarding_workflow_id(user_id)).signal(signal, args=args)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
 def _engine(stack: AsyncExitStack) -> AsyncEngine:
     settings = DatabaseSettings()
     engine = create_engine(settings.url.get_secret_value(), pool_size=settings.pool_size)
@@ -324,4 +425,5 @@ _OPENERS: dict[TaskQueue, Opener] = {
     TaskQueue.NETWORK: _network,
     TaskQueue.NOTIFY: _notify,
     TaskQueue.SETTLEMENT: _settlement,
+    TaskQueue.ONBOARDING: _onboarding,
 }

@@ -101,9 +101,44 @@ CONSISTENCY_CHECK = CallOptions(
     retry_policy=RetryPolicy(maximum_attempts=1),
 )
 
+# One statement for each card that expires soon; it is asked again tomorrow in any case.
+REMINDERS = CallOptions(
+    task_queue=TaskQueue.PAYMENTS,
+    start_to_close_timeout=timedelta(minutes=5),
+    schedule_to_close_timeout=timedelta(hours=1),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+)
+
 # A question about a card that got no answer is asked anew after these. No more than that: issuers count them, and card
 # schemes charge for them.
 VERIFICATION_PAUSES = (timedelta(seconds=2), timedelta(seconds=10))
+
+# Rows and files of a person; nobody waits for most of it, and an outage heals within minutes, or somebody must look.
+ONBOARDING_CALL = CallOptions(
+    task_queue=TaskQueue.ONBOARDING,
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=timedelta(minutes=15),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1)),
+)
+
+# The person's key is lent for five minutes (`vault/personal_keys.py`): past that the step asks for it again.
+IDENTITY_CHECK = CallOptions(
+    task_queue=TaskQueue.ONBOARDING,
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(minutes=4),
+    retry_policy=RetryPolicy(maximum_attempts=1),
+)
+
+# What is done with a person's key is no payer's wait.
+PERSONAL_KEY_CALL = CallOptions(
+    task_queue=TaskQueue.VAULT,
+    start_to_close_timeout=timedelta(seconds=15),
+    schedule_to_close_timeout=timedelta(minutes=15),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(minutes=1)),
+)
+
+# How often a closure looks whether the money that it waits for is settled.
+OBSTACLE_INTERVAL = timedelta(hours=1)
 
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)

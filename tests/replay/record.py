@@ -39,10 +39,13 @@ from tests.replay.codec import replay_converter
 from tests.replay.disputes import DISPUTES
 from tests.replay.disputes import Scenario as DisputeScenario
 from tests.replay.history_files import save
+from tests.replay.onboarding import CASES, CLOSURES
+from tests.replay.onboarding import Scenario as OnboardingScenario
 from tests.replay.provisioning import open_provisioning
 from tests.replay.scenarios import PAYMENTS, REFUNDS, WINDOWS, Scenario, Stage
 from tests.support.card_world import NOTHING, open_card_world
 from tests.support.dispute_world import open_dispute_world
+from tests.support.onboarding_world import open_onboarding_world
 from tests.support.settlement_world import open_settlement_world
 from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, declined, open_world
@@ -50,6 +53,7 @@ from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
 from workflows.invariants import InvariantWorkflow
 from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
+from workflows.onboarding import RescreeningWorkflow
 from workflows.settlement import BreakWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
@@ -57,6 +61,9 @@ from workflows.token_lifecycle import TokenProvisioningWorkflow
 SCENARIOS = (
     {scenario.__name__ for scenario in (*PAYMENTS, *REFUNDS)}
     | {f"dispute_{scenario.__name__}" for scenario in DISPUTES}
+    | {f"onboarding_{scenario.__name__}" for scenario in CASES}
+    | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
+    | {"rescreening"}
     | {"token_provisioning", "card_verification", "settlement", "invariants"}
 )
 
@@ -72,6 +79,14 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
     for dispute in DISPUTES:
         if wanted(f"dispute_{dispute.__name__}"):
             await _record_dispute(engine, dispute)
+    for case in CASES:
+        if wanted(f"onboarding_{case.__name__}"):
+            await _record_onboarding(engine, case, "onboarding")
+    for closure in CLOSURES:
+        if wanted(f"closure_{closure.__name__}"):
+            await _record_onboarding(engine, closure, "closure")
+    if wanted("rescreening"):
+        await _record_rescreening(engine)
     if wanted("token_provisioning"):
         await _record_provisioning()
     if wanted("card_verification"):
@@ -108,6 +123,21 @@ async def _record_dispute(engine: AsyncEngine, scenario: DisputeScenario) -> Non
         await scenario(world)
         await world.closed()
         await _save(f"dispute_{scenario.__name__}", environment.client, dispute_workflow_id(world.chargeback_id))
+
+
+async def _record_onboarding(engine: AsyncEngine, scenario: OnboardingScenario, kind: str) -> None:
+    async with _environment() as environment, open_onboarding_world(environment, engine) as world:
+        await scenario(world)
+        await _save(f"{kind}_{scenario.__name__}", environment.client, f"{kind}/{world.user.user_id}")
+
+
+async def _record_rescreening(engine: AsyncEngine) -> None:
+    async with _environment() as environment, open_onboarding_world(environment, engine):
+        handle = await environment.client.start_workflow(
+            RescreeningWorkflow.run, id="onboarding-rescreening/recorded", task_queue=TaskQueue.PAYMENTS
+        )
+        await handle.result()
+        await _save("rescreening", environment.client, handle.id)
 
 
 async def _record_provisioning() -> None:

@@ -214,6 +214,14 @@ class Pkcs11Provider:
 
         self._run(operation)
 
+    def destroy_key(self, key: str) -> None:
+        def operation(entry: PooledSession) -> None:
+            for handle in self._search(entry, {Attribute.LABEL: key}):
+                handle.destroy()
+            entry.keys.pop(key, None)
+
+        self._run(operation)
+
     def close(self) -> None:
         self._pool.close()
         if self._owner is not None:

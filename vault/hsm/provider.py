@@ -126,5 +126,8 @@ class HsmProvider(Protocol):
             KeyConflict: the label is taken.
         """
 
+    def destroy_key(self, key: str) -> None:
+        """Takes a key off the token for good. One that is not there is no error: it is gone already."""
+
     def close(self) -> None:
         """Closes all sessions; the provider cannot be used after this."""

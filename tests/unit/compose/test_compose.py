@@ -28,6 +28,7 @@ ZONES = {
     "worker-network": Zone.NETWORK,
     "worker-notify": Zone.NOTIFY,
     "worker-settlement": Zone.SETTLEMENT,
+    "worker-onboarding": Zone.ONBOARDING,
     "codec-server": Zone.CODEC_SERVER,
     "network-simulator": Zone.SIMULATOR,
     "notification-sandbox": Zone.SANDBOX,
@@ -271,8 +272,13 @@ def test_kong_lets_a_file_of_evidence_in_and_single_files_out() -> None:
 
 
 def test_evidence_is_reached_by_those_alone_who_keep_read_or_hand_it_out(services: dict[str, dict[str, Any]]) -> None:
-    assert _who_is_in("documents", services) == {"api", "worker-payments", "kong", "aws"}
-    assert _who_has("DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY", services) == {"api", "worker-payments"}
+    assert _who_is_in("documents", services) == {"api", "worker-payments", "worker-onboarding", "kong", "aws"}
+    keepers = {"api", "worker-payments", "worker-onboarding"}
+    assert _who_has("DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY", services) == keepers
+
+
+def test_keys_of_persons_are_lent_to_the_onboarding_worker_alone(services: dict[str, dict[str, Any]]) -> None:
+    assert _who_has("DURAPAY_ONBOARDING_PRIVATE_KEY", services) == {"worker-onboarding"}
 
 
 def _who_has(variable: str, services: dict[str, dict[str, Any]]) -> set[str]:

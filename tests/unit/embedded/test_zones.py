@@ -23,12 +23,18 @@ def test_only_the_api_can_sign_sessions() -> None:
     assert {zone for zone in Zone if "DURAPAY_IDENTITY_SECRET" in variables(zone)} == {Zone.API}
 
 
-def test_only_api_and_payments_worker_reach_the_documents() -> None:
+def test_only_api_payments_and_onboarding_workers_reach_the_documents() -> None:
     assert {zone for zone in Zone if "DURAPAY_DOCUMENTS_SECRET_ACCESS_KEY" in variables(zone)} == {
         Zone.API,
         Zone.PAYMENTS,
+        Zone.ONBOARDING,
         Zone.DOCUMENT_SETUP,
     }
+
+
+def test_only_the_onboarding_worker_opens_the_keys_of_persons_that_the_vault_lends() -> None:
+    assert {zone for zone in Zone if "DURAPAY_ONBOARDING_PRIVATE_KEY" in variables(zone)} == {Zone.ONBOARDING}
+    assert "DURAPAY_HSM_PIN" not in variables(Zone.ONBOARDING)
 
 
 def test_the_simulated_network_shares_nothing_with_the_platform() -> None:

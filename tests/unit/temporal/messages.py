@@ -11,6 +11,7 @@ import activities.contracts
 import domain
 import workflows.dispute_messages
 import workflows.messages
+import workflows.onboarding_messages
 
 # What stays within one process: what settlement tells the ledger, and what a person says of themselves.
 _NOT_SENT = {"domain.postings", "domain.personal", "domain.travel_documents"}
@@ -18,7 +19,13 @@ _NOT_SENT = {"domain.postings", "domain.personal", "domain.travel_documents"}
 
 def _modules() -> list[ModuleType]:
     names = {module.name for module in pkgutil.iter_modules(domain.__path__, "domain.")} - _NOT_SENT
-    return [workflows.messages, workflows.dispute_messages, activities.contracts, *map(importlib.import_module, names)]
+    return [
+        workflows.messages,
+        workflows.dispute_messages,
+        workflows.onboarding_messages,
+        activities.contracts,
+        *map(importlib.import_module, names),
+    ]
 
 
 def message_types() -> list[type]:
