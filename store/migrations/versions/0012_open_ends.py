@@ -66,8 +66,8 @@ BEGIN
 END $$
 """
 
-# Says why a transfer that changed something else than two accounts of its own currency, or that is not covered, may not
-# be. (A limit of the account itself is a CHECK, and was met before.)
+# Says why a transfer may not be that has not found two accounts of its own currency, or else is not covered. (An
+# account's own limit was met before.)
 _REFUSE_TRANSFER = """
 CREATE FUNCTION ledger.refuse_transfer(transfer text, debit text, credit text, given text) RETURNS void
     LANGUAGE plpgsql AS $$
@@ -99,7 +99,7 @@ DECLARE
     posted_minor bigint;
     pending_minor bigint;
     stands boolean;
-    subject text;
+    refused bigint;
     rule text;
 BEGIN
     IF transfers = 0 THEN
@@ -141,7 +141,7 @@ BEGIN
         FROM (SELECT * FROM fresh WHERE kind <> 'posted' ORDER BY sequence) AS holding;
     WITH leg AS MATERIALIZED (
         SELECT
-            side.account, sequence, created_at,
+            side.account, side.is_debit, sequence, currency, created_at, covered AND is_debit AS covered,
             CASE WHEN is_debit THEN pending ELSE 0 END AS debits_pending,
             CASE WHEN is_debit THEN posted ELSE 0 END AS debits_posted,
             CASE WHEN is_debit THEN 0 ELSE pending END AS credits_pending,
@@ -153,9 +153,10 @@ BEGIN
             LATERAL (VALUES (debit_account, true), (credit_account, false)) AS side (account, is_debit)
     ), before AS MATERIALIZED (
         SELECT * FROM ledger.accounts WHERE id = ANY (ARRAY(SELECT account FROM leg)) ORDER BY id FOR NO KEY UPDATE
-    ), booked AS MATERIALIZED (
+    ), after AS (
         SELECT
-            leg.account, leg.sequence, before.balance_limit, before.currency,
+            leg.account, leg.is_debit, leg.sequence, before.balance_limit, leg.covered,
+            (before.currency = leg.currency) IS NOT TRUE AS is_foreign,
             before.entries + row_number() OVER so_far AS position,
             greatest(before.last_entry_at, max(leg.created_at) OVER so_far) AS at,
             (before.debits_pending + sum(leg.debits_pending) OVER so_far)::bigint AS debits_pending,
@@ -163,37 +164,38 @@ BEGIN
             (before.credits_pending + sum(leg.credits_pending) OVER so_far)::bigint AS credits_pending,
             (before.credits_posted + sum(leg.credits_posted) OVER so_far)::bigint AS credits_posted,
             lead(leg.sequence) OVER so_far IS NULL AS is_last
-        FROM leg JOIN before ON before.id = leg.account
+        FROM leg LEFT JOIN before ON before.id = leg.account
         WINDOW so_far AS (PARTITION BY leg.account ORDER BY leg.sequence ROWS UNBOUNDED PRECEDING)
+    ), booked AS MATERIALIZED (
+        SELECT *, CASE
+            WHEN is_foreign THEN 'foreign'
+            WHEN (covered OR is_debit AND balance_limit = 'debits_must_not_exceed_credits')
+                AND debits_pending + debits_posted > credits_posted THEN 'exceeds_credits'
+            WHEN NOT is_debit AND balance_limit = 'credits_must_not_exceed_debits'
+                AND credits_pending + credits_posted > debits_posted THEN 'exceeds_debits'
+            END AS broken
+        FROM after
     ), moved AS (
         UPDATE ledger.accounts SET
             debits_pending = booked.debits_pending, debits_posted = booked.debits_posted,
             credits_pending = booked.credits_pending, credits_posted = booked.credits_posted,
             entries = booked.position, last_entry_at = booked.at
-        FROM booked WHERE accounts.id = booked.account AND booked.is_last
+        FROM booked
+        WHERE accounts.id = booked.account AND booked.is_last
+            AND NOT EXISTS (SELECT FROM booked WHERE broken IS NOT NULL)
     ), written AS (
         INSERT INTO ledger.entries
         SELECT account, at, position, sequence, debits_pending, debits_posted, credits_pending, credits_posted
-        FROM booked
-    ), judged AS (
-        SELECT fresh.id, fresh.sequence, CASE
-            WHEN debit.account IS NULL THEN 'debit_account_not_found'
-            WHEN credit.account IS NULL THEN 'credit_account_not_found'
-            WHEN debit.currency <> credit.currency THEN 'accounts_must_have_same_currency'
-            WHEN fresh.currency <> debit.currency THEN 'transfer_must_have_same_currency_as_accounts'
-            WHEN (fresh.covered OR debit.balance_limit = 'debits_must_not_exceed_credits')
-                AND debit.debits_pending + debit.debits_posted > debit.credits_posted THEN 'exceeds_credits'
-            WHEN credit.balance_limit = 'credits_must_not_exceed_debits'
-                AND credit.credits_pending + credit.credits_posted > credit.debits_posted THEN 'exceeds_debits'
-            END AS broken
-        FROM fresh
-        LEFT JOIN booked AS debit ON (debit.account, debit.sequence) = (fresh.debit_account, fresh.sequence)
-        LEFT JOIN booked AS credit ON (credit.account, credit.sequence) = (fresh.credit_account, fresh.sequence)
+        FROM booked WHERE NOT EXISTS (SELECT FROM booked WHERE broken IS NOT NULL)
     )
-    SELECT judged.id, judged.broken INTO subject, rule FROM judged
-        WHERE judged.broken IS NOT NULL ORDER BY judged.sequence LIMIT 1;
+    SELECT booked.sequence, booked.broken INTO refused, rule FROM booked
+        WHERE booked.broken IS NOT NULL ORDER BY booked.sequence, booked.is_debit DESC LIMIT 1;
     IF FOUND THEN
-        PERFORM ledger.refuse(rule, subject);
+        SELECT * INTO one FROM fresh WHERE sequence = refused;
+        IF rule = 'foreign' THEN
+            PERFORM ledger.refuse_transfer(one.id, one.debit_account, one.credit_account, one.currency);
+        END IF;
+        PERFORM ledger.refuse(rule, one.id);
     END IF;
     RETURN NULL;
 END $$
@@ -424,8 +426,9 @@ END $$
 """
 
 # Chains of the form {"opens": […], "chain": […]}, each of which stands or falls alone, as if they were applied one
-# after another. They are tried together; as long as one among them is refused, half as many are, until it stands alone.
-# The answer has one element for each run of chains that were applied together, with their number.
+# after another. They are tried together. If that is refused, those before the one that is to blame are tried without it
+# (half of them, where nobody knows which that is), and it is applied alone, for the reason. The answer has one element
+# for each run of chains that were applied together, with their number.
 _APPLY_EACH = """
 CREATE FUNCTION ledger.apply_each(chains jsonb) RETURNS jsonb LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -433,33 +436,53 @@ DECLARE
     total integer := jsonb_array_length(chains);
     done integer := 0;
     width integer := total;
+    run integer := 1;
+    blamed integer;
     bounds jsonb;
+    message text;
     answer jsonb;
     answers jsonb := '[]';
 BEGIN
     WHILE done < total LOOP
-        bounds := jsonb_build_object('from', done, 'to', done + width - 1);
         IF width = 1 THEN
             answer := ledger.apply(chains -> done -> 'opens', chains -> done -> 'chain');
         ELSE
+            bounds := jsonb_build_object('from', done, 'to', done + width - 1);
             BEGIN
                 answer := ledger.attempt(
                     jsonb_path_query_array(chains, '$[$from to $to].opens[*]', bounds),
                     jsonb_path_query_array(chains, '$[$from to $to].chain[*]', bounds));
+                run := width;
             EXCEPTION WHEN check_violation OR numeric_value_out_of_range THEN
+                GET STACKED DIAGNOSTICS message = MESSAGE_TEXT;
                 -- Those that follow lock less than everything, and this transaction goes on: all locks come first.
                 IF width = total THEN
                     PERFORM ledger.lock_accounts(jsonb_path_query_array(chains, '$[*].chain[*]'));
                 END IF;
-                width := (width + 1) / 2;
+                blamed := ledger.blamed(chains, done, width, message);
+                width := CASE WHEN blamed IS NULL THEN width / 2 ELSE greatest(blamed - done, 1) END;
                 CONTINUE;
             END;
         END IF;
         answers := answers || jsonb_build_array(answer || jsonb_build_object('chains', width));
         done := done + width;
-        width := least(2 * width, total - done);
+        -- After a refusal it goes on as wide as it went well before, and twice that.
+        width := least(CASE WHEN done = blamed THEN 1 ELSE 2 * run END, total - done);
     END LOOP;
     RETURN answers;
+END $$
+"""
+
+# The place of the chain that `ledger.refuse` has said it was; NULL if it was something else that refused.
+_BLAMED = """
+CREATE FUNCTION ledger.blamed(chains jsonb, first integer, width integer, message text) RETURNS integer
+    LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (
+        SELECT min(place) FROM generate_series(first, first + width - 1) AS place
+        WHERE EXISTS (
+            SELECT FROM jsonb_array_elements(chains -> place -> 'chain') AS step
+            WHERE substr(message, strpos(message, ': ') + 2) = step ->> 'id'));
 END $$
 """
 
@@ -472,6 +495,7 @@ _LEDGER_PARTS = (
     _INSERT_TOGETHER,
     _IS_BATCH,
     _ATTEMPT,
+    _BLAMED,
 )
 
 _LEDGER_UP = (
@@ -494,7 +518,8 @@ _LEDGER_DOWN = (
     "DROP FUNCTION ledger.book_transfers(), ledger.number_transfer()",
     """
     DROP FUNCTION
-        ledger.apply_each(jsonb), ledger.attempt(jsonb, jsonb), ledger.is_batch(jsonb), ledger.insert_together(jsonb),
+        ledger.apply_each(jsonb), ledger.blamed(jsonb, integer, integer, text), ledger.attempt(jsonb, jsonb),
+        ledger.is_batch(jsonb), ledger.insert_together(jsonb),
         ledger.insert_transfer(jsonb), ledger.replay_transfer(jsonb), ledger.lock_accounts(jsonb),
         ledger.open_account(jsonb), ledger.accounts_stand(jsonb), ledger.refuse_transfer(text, text, text, text),
         ledger.book_hold(text, text, text, bigint, bigint, timestamptz)
@@ -512,28 +537,6 @@ _TRIGGERS_BEFORE = (
     """,
 )
 
-
-def _ledger_before() -> ModuleType:
-    """The migration whose functions this one replaced."""
-    path = Path(__file__).with_name("0007_ledger_complete.py")
-    specification = importlib.util.spec_from_file_location("ledger_complete", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-def upgrade() -> None:
-    for statement in (*_LEDGER_UP, *_BOUND_REFUND):
-        op.execute(statement)
-
-
-def downgrade() -> None:
-    before = _ledger_before()
-    for statement in (*_BOUND_REFUND_DOWN, *_LEDGER_DOWN, before._BOOK, before._APPLY, *_TRIGGERS_BEFORE):
-        op.execute(statement)
-    op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")
 # -------------------------------------------------------------------------------------------- disputes and settlement
 
 # What a dispute has taken of a payment cannot be given back a second time. `bound_dispute` (0010) keeps disputes within
@@ -563,3 +566,25 @@ _BOUND_REFUND_DOWN = (
     "DROP FUNCTION platform.bound_refund()",
 )
 
+
+def _ledger_before() -> ModuleType:
+    """The migration whose functions this one replaced."""
+    path = Path(__file__).with_name("0007_ledger_complete.py")
+    specification = importlib.util.spec_from_file_location("ledger_complete", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def upgrade() -> None:
+    for statement in (*_LEDGER_UP, *_BOUND_REFUND):
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    before = _ledger_before()
+    for statement in (*_BOUND_REFUND_DOWN, *_LEDGER_DOWN, before._BOOK, before._APPLY, *_TRIGGERS_BEFORE):
+        op.execute(statement)
+    op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")

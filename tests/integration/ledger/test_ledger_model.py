@@ -18,7 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from domain.currency import Currency
 from ledger.errors import LedgerError
 from ledger.queries import check_invariants
-from ledger.transfers import ExpirePending, Limit, OpenAccount, Pending, Post, PostPending, Step, VoidPending, apply
+from ledger.transfers import (
+    ExpirePending,
+    Limit,
+    OpenAccount,
+    Outcome,
+    Pending,
+    Post,
+    PostPending,
+    Step,
+    VoidPending,
+    apply,
+    apply_each,
+)
 from store.engine import create_engine
 from store.models.ledger import LedgerAccount, LedgerHold
 from tests.integration.ledger.model import Model, Refused
@@ -50,28 +62,42 @@ SIDES += [("bank", "euros"), ("wallet", "wallet"), ("ghost", "bank"), ("bank", "
 
 def steps(model: Model) -> st.SearchStrategy[Step]:
     """Steps that meet what is in `model`: second phases of its holds, replays, and ids that may be taken."""
-    name = st.sampled_from([f"t{number}" for number in range(40)])
+    name, amount = _names(40), _amounts()
     hold = st.sampled_from([*model.holds] * 5 + ["t0", "fund"])
-    amount = st.sampled_from([1, 2, 5, 10, 20, 30, 60])
-    movement = {
-        "id": name,
-        "sides": st.sampled_from(SIDES),
-        "amount_minor": amount,
-        "currency": st.sampled_from([USD] * 15 + [EUR]),
-        "covered": st.sampled_from([False, False, True]),
-    }
-    expires_at = st.sampled_from([None, None, PAST, FAR])
     return st.one_of(
         st.sampled_from([*OPENED, OpenAccount("ghost", USD, "x"), OpenAccount("ghost", USD, "y")]),
         st.sampled_from([*model.transfers.values(), *FUNDING]),
-        st.builds(_post, **movement),
-        st.builds(_pending, **movement, expires_at=expires_at),
-        st.builds(_pending, **movement, expires_at=expires_at),
+        *first_phases(name),
         st.builds(PostPending, name, hold, amount, st.just("reference"), st.booleans()),
         st.builds(PostPending, name, hold, amount, st.just("reference"), st.booleans()),
         st.builds(VoidPending, name, hold, st.just("reference")),
         st.builds(ExpirePending, name, hold, st.just("reference")),
     )
+
+
+def first_phases(name: st.SearchStrategy[str]) -> list[st.SearchStrategy[Step]]:
+    movement = {
+        "id": name,
+        "sides": st.sampled_from(SIDES),
+        "amount_minor": _amounts(),
+        "currency": st.sampled_from([USD] * 15 + [EUR]),
+        "covered": st.sampled_from([False, False, True]),
+    }
+    expires_at = st.sampled_from([None, None, PAST, FAR])
+    pending = st.builds(_pending, **movement, expires_at=expires_at)
+    return [st.builds(_post, **movement), pending, pending]
+
+
+def _names(count: int) -> st.SearchStrategy[str]:
+    return st.sampled_from([f"t{number}" for number in range(count)])
+
+
+def _amounts() -> st.SearchStrategy[int]:
+    return st.sampled_from([1, 2, 5, 10, 20, 30, 60])
+
+
+# Their ids are seldom taken, so many of them can be booked together.
+FRESH: st.SearchStrategy[Step] = st.deferred(lambda: st.one_of(first_phases(_names(1_000))))
 
 
 def _post(id: str, sides: tuple[str, str], amount_minor: int, currency: Currency, covered: bool) -> Post:
@@ -107,11 +133,38 @@ class LedgerMachine(RuleBasedStateMachine):
     def chain(self, data: st.DataObject) -> None:
         self.compare(data.draw(st.lists(steps(self.model), min_size=2, max_size=4)))
 
-    def compare(self, chain: Sequence[Step]) -> None:
+    @rule(data=st.data())
+    def long_chain_of_first_phases(self, data: st.DataObject) -> None:
+        """These are booked together."""
+        self.compare(data.draw(st.lists(FRESH, min_size=4, max_size=8)))
+
+    @rule(data=st.data())
+    def batch_of_chains(self, data: st.DataObject) -> None:
+        self.compare_each(data.draw(st.lists(st.lists(steps(self.model), min_size=1, max_size=3), max_size=6)))
+
+    @rule(data=st.data())
+    def batch_of_first_phases(self, data: st.DataObject) -> None:
+        self.compare_each(data.draw(st.lists(st.lists(FRESH, min_size=1, max_size=2), max_size=12)))
+
+    def compare_each(self, chains: Sequence[Sequence[Step]]) -> None:
+        expected = [self.expected(chain) for chain in chains]
+        outcomes = self.run(self._apply_each([[self._prefixed(step) for step in chain] for chain in chains]))
+        assert [
+            (outcome.code, outcome.index)
+            if isinstance(outcome, LedgerError)
+            else [applied.replayed for applied in outcome]
+            for outcome in outcomes
+        ] == expected
+
+    def expected(self, chain: Sequence[Step]) -> list[bool] | tuple[str, int]:
         try:
-            expected: list[bool] | tuple[str, int] = self.model.apply(chain)
+            return self.model.apply(chain)
         except Refused as refusal:
-            expected = refusal.args
+            code, index = refusal.args
+            return code, index
+
+    def compare(self, chain: Sequence[Step]) -> None:
+        expected = self.expected(chain)
         try:
             applied = self.run(self._apply([self._prefixed(step) for step in chain]))
             answer: list[bool] | tuple[str, int | None] = [result.replayed for result in applied]
@@ -139,6 +192,10 @@ class LedgerMachine(RuleBasedStateMachine):
         names = ("id", "debit_account", "credit_account", "pending_id")
         named: dict[str, Any] = {key: f"{self.prefix}:{getattr(step, key)}" for key in names if hasattr(step, key)}
         return replace(step, **named)
+
+    async def _apply_each(self, chains: Sequence[Sequence[Step]]) -> list[Outcome]:
+        async with self.engine.begin() as connection:
+            return await apply_each(connection, chains)
 
     async def _apply(self, chain: Sequence[Step]) -> list[Any]:
         async with self.engine.begin() as connection:

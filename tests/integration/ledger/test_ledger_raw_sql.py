@@ -146,7 +146,23 @@ async def test_entries_and_batches_are_made_by_the_ledger_alone(books: Books, st
         ("('x', 'pending', 'wallet', 'shop', 1001, 'USD')", "ck_accounts_exceeds_credits"),
         (
             "('x', 'posted', 'wallet', 'shop', 600, 'USD'), ('y', 'posted', 'wallet', 'shop', 600, 'USD')",
-            "ck_accounts_exceeds_credits",
+            "exceeds_credits: .*:y",
+        ),
+        (
+            "('x', 'posted', 'wallet', 'shop', 1500, 'USD'), ('y', 'posted', 'bank', 'wallet', 1000, 'USD')",
+            "exceeds_credits: .*:x",
+        ),
+        (
+            "('x', 'posted', 'bank', 'shop', 1, 'USD'), ('y', 'posted', 'bank', 'shop', 1, 'EUR')",
+            "transfer_must_have_same_currency_as_accounts: .*:y",
+        ),
+        (
+            "('x', 'posted', 'bank', 'shop', 1, 'USD'), ('y', 'posted', 'nobody', 'shop', 1, 'USD')",
+            "debit_account_not_found: .*:y",
+        ),
+        (
+            "('x', 'posted', 'bank', 'shop', 1, 'USD'), ('y', 'posted', 'bank', 'nobody', 1, 'USD')",
+            "credit_account_not_found: .*:y",
         ),
         ("('x', 'posted', 'wallet', 'shop', 1, 'EUR')", "transfer_must_have_same_currency_as_accounts"),
         ("('x', 'posted', 'bank', 'bank', 1, 'USD')", "ck_transfers_accounts_must_be_different"),
