@@ -22,16 +22,18 @@ from store.consistency import (
     DEADLINE_RULES,
     GRACE,
     JOURNAL_RULES,
+    TEXT_RULES,
     OpenWork,
     check_deadlines,
     check_journal,
+    check_texts,
     open_work,
     snapshot,
     still_open,
 )
 
 WORKFLOW_RULES: Mapping[str, str] = {"workflow_runs": "What is not final has a workflow that runs."}
-RULES: Mapping[str, str] = {**invariants.RULES, **JOURNAL_RULES, **WORKFLOW_RULES, **DEADLINE_RULES}
+RULES: Mapping[str, str] = {**invariants.RULES, **JOURNAL_RULES, **WORKFLOW_RULES, **DEADLINE_RULES, **TEXT_RULES}
 
 _AT_ONCE = 8
 _SHOWN = 20
@@ -70,6 +72,7 @@ async def findings(engine: AsyncEngine, client: Client, grace: timedelta = GRACE
             *((each.rule, each.subject, each.detail) for each in await _of_ledger(connection)),
             *((each.rule, each.subject, each.detail) for each in await check_journal(connection, grace=grace)),
             *((each.rule, each.subject, each.detail) for each in await check_deadlines(connection, grace=grace)),
+            *((each.rule, each.subject, each.detail) for each in await check_texts(connection)),
         ]
     broken += [
         ("workflow_runs", work.id, f"{work.kind}: {', '.join(work.workflow_ids)}")

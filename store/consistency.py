@@ -14,6 +14,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from domain.cards import holds_card_number
 from domain.payments import FINAL, PaymentStatus
 
 # What is younger may be under way: a message that the network has not got is tried again after five minutes at most.
@@ -24,8 +25,14 @@ SHOWN = 20
 DOUBT_BUDGET = timedelta(hours=4)
 # A notification is given up for good: a day is how long it is reported, not how long it takes to mend.
 _GIVEN_UP_SHOWN = timedelta(days=1)
+# A break has a workflow that waits for operators from the first day; after these somebody else has to know.
+_BREAK_AGE = timedelta(days=3)
+# What was written longer ago was looked at before.
+_TEXT_AGE = timedelta(days=1)
 # These statements read whole tables; what answers payments is bounded far below.
 _PATIENCE = timedelta(minutes=4)
+# Of all statements together: shorter than the activity that asks for them (`CONSISTENCY_CHECK`).
+_WHOLE_PATIENCE = timedelta(minutes=9)
 
 JOURNAL_RULES: Mapping[str, str] = {
     "one_approval": "A payment has at most one approved authorization or sale that is not reversed.",
@@ -40,6 +47,13 @@ DEADLINE_RULES: Mapping[str, str] = {
     "capture_overdue": "An authorization is captured or released before its end.",
     "doubt_overdue": "A doubt is resolved within four hours, or an operator sees it.",
     "notification_given_up": "What a payer is owed to be told is delivered.",
+    "dispute_overdue": "A dispute is answered, and decided, by its deadline.",
+    "settlement_late": "What the network cleared on a day is settled within the day after it.",
+    "payout_waits": "A payout that was begun is paid: the merchant is still owed as much.",
+    "break_ages": "A difference between the network's file and our books is resolved within three days.",
+}
+TEXT_RULES: Mapping[str, str] = {
+    "no_card_number": "Nothing that somebody wrote, was told or is published since yesterday shows a card number.",
 }
 
 
@@ -68,8 +82,9 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         async with connection.begin():
-            milliseconds = int(_PATIENCE.total_seconds() * 1000)
-            await connection.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
+            for name, patience in (("statement_timeout", _PATIENCE), ("transaction_timeout", _WHOLE_PATIENCE)):
+                milliseconds = int(patience.total_seconds() * 1000)
+                await connection.execute(text(f"SET LOCAL {name} = {milliseconds}"))
             yield connection
 
 
@@ -83,17 +98,27 @@ async def check_deadlines(
     connection: AsyncConnection, *, grace: timedelta = GRACE, doubt: timedelta = DOUBT_BUDGET, limit: int = 10 * SHOWN
 ) -> list[Breach]:
     """What breaks `DEADLINE_RULES`, whether an operator sees it or not: at most `limit` breaches of each rule."""
-    values = {"grace": grace, "doubt": doubt, "given_up": _GIVEN_UP_SHOWN, "limit": limit}
+    values = {
+        "grace": grace,
+        "doubt": doubt,
+        "given_up": _GIVEN_UP_SHOWN,
+        "break_age": _BREAK_AGE,
+        "limit": limit,
+    }
     return [Breach(**row) for row in (await connection.execute(_DEADLINES, values)).mappings()]
 
 
-async def count_messages(connection: AsyncConnection) -> int:
-    return int(await connection.scalar(text("SELECT count(*) FROM network.messages")) or 0)
-
-
-async def count_deadlines(connection: AsyncConnection) -> int:
-    """How many payments, refunds and notifications have a deadline at all at this moment."""
-    return int(await connection.scalar(_OPEN_DEADLINES) or 0)
+async def check_texts(connection: AsyncConnection, *, limit: int = SHOWN) -> list[Breach]:
+    """What breaks `TEXT_RULES`: where a card number stands, never the number. At most `limit` breaches."""
+    breaches: list[Breach] = []
+    rows = await connection.stream(_TEXTS, {"age": _TEXT_AGE})
+    async for row in rows:
+        if holds_card_number(row.said):
+            breaches.append(Breach("no_card_number", row.subject, row.place))
+            if len(breaches) == limit:
+                break
+    await rows.close()
+    return breaches
 
 
 async def open_work(
@@ -111,15 +136,6 @@ async def still_open(connection: AsyncConnection, wanted: Sequence[OpenWork]) ->
     values = {"kinds": [work.kind for work in wanted], "ids": [work.id for work in wanted], "unfinished": _UNFINISHED}
     found = {(row.kind, row.id) for row in await connection.execute(_STILL_OPEN, values)}
     return [work for work in wanted if (work.kind, work.id) in found]
-
-
-async def without_row(connection: AsyncConnection, payment_ids: Sequence[str]) -> list[str]:
-    """Those of `payment_ids` that no payment has."""
-    found = await connection.scalars(
-        text("SELECT id FROM platform.payments WHERE id = ANY(:ids)"), {"ids": list(payment_ids)}
-    )
-    known = set(found)
-    return [payment_id for payment_id in payment_ids if payment_id not in known]
 
 
 _UNFINISHED = [status.value for status in PaymentStatus if status not in FINAL]
@@ -244,7 +260,45 @@ _DEADLINE_QUERIES: Mapping[str, str] = {
         SELECT event.subject_id, format('%s: %s', event.type, owed.reason), NULL::text
         FROM notify.owed JOIN platform.outbox AS event ON event.id = owed.event_id
         WHERE given_up_at > now() - CAST(:given_up AS interval)""",
+    # An inquiry that is overdue has lost nothing, and ends by itself.
+    "dispute_overdue": """
+        SELECT id, format('%s, due by %s', status, due_by), 'dispute/' || chargeback_id
+        FROM platform.disputes
+        WHERE status NOT IN ('won', 'lost') AND due_by < now() - CAST(:grace AS interval)
+            AND NOT (kind = 'inquiry' AND overdue)""",
+    "settlement_late": """
+        SELECT cleared.day::text, format('%s messages cleared, %s', cleared.messages,
+            CASE WHEN run.day IS NULL THEN 'not begun' ELSE 'not finished' END), 'settlement/' || cleared.day
+        FROM (
+            SELECT settlement_date AS day, count(*) AS messages FROM network.messages
+            WHERE settlement_date < (now() AT TIME ZONE 'UTC')::date - 1 GROUP BY 1
+        ) AS cleared LEFT JOIN settlement.runs AS run ON run.day = cleared.day
+        WHERE run.finished_at IS NULL""",
+    "payout_waits": """
+        SELECT id, format('%s %s for %s of %s', amount_minor, currency, merchant_id, day), NULL::text
+        FROM settlement.payouts WHERE status = 'reserved' AND created_at < now() - CAST(:grace AS interval)""",
+    "break_ages": """
+        SELECT id, format('%s of %s', kind, day), 'break/' || id
+        FROM settlement.breaks WHERE status = 'open' AND opened_at < now() - CAST(:break_age AS interval)""",
 }
+
+# Free text, and what is published of it. PostgreSQL leaves out what has too few digits; which of the rest are card
+# numbers is said by `domain.cards`. The network's number of a case is all digits and no text.
+_TEXTS = text(r"""
+SELECT place, subject, said FROM (
+    SELECT 'platform.payments' AS place, id AS subject, concat_ws(' | ', metadata, merchant) AS said, updated_at AS at
+    FROM platform.payments
+    UNION ALL
+    SELECT 'platform.refunds', id, reason, updated_at FROM platform.refunds
+    UNION ALL
+    SELECT 'platform.disputes', id, texts\:\:text, updated_at FROM platform.disputes
+    UNION ALL
+    SELECT 'platform.outbox', id, (data - 'chargeback_id')\:\:text, created_at FROM platform.outbox
+    UNION ALL
+    SELECT 'notify.inbox', id, concat_ws(' | ', title, body), created_at FROM notify.inbox
+) AS written
+WHERE at > now() - CAST(:age AS interval) AND said ~ '\d([ -]?\d){12}'
+""")
 
 
 def _all_of(queries: Mapping[str, str], columns: str) -> str:
@@ -256,11 +310,6 @@ def _all_of(queries: Mapping[str, str], columns: str) -> str:
 
 _JOURNAL = text(_FACTS + _all_of(_JOURNAL_QUERIES, "subject, detail"))
 _DEADLINES = text(_all_of(_DEADLINE_QUERIES, "subject, detail, workflow_id"))
-_OPEN_DEADLINES = text("""
-SELECT (SELECT count(*) FROM platform.payments WHERE status IN ('authorized', 'in_doubt'))
-    + (SELECT count(*) FROM platform.refunds WHERE status = 'in_doubt')
-    + (SELECT count(*) FROM notify.owed)
-""")
 
 # A refund's own workflow starts when the network has been told of all that was captured; until then the payment's,
 # which waits for that, is all there is.
