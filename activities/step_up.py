@@ -1,4 +1,7 @@
-"""Checks the one-time code of a step-up. The workflow limits the attempts."""
+"""Checks what a payer confirms a payment with: a one-time code, or the answer that their passkey signed.
+
+The workflow limits the attempts.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,22 @@ from temporalio import activity
 
 from activities import contracts
 from activities.contracts import StepUpAttempt, StepUpVerdict
-from domain.step_up import StepUpCodes
+from activities.errors import translated
+from domain.step_up import StepUpCodes, is_challenge_id
+from identity.step_up import StepUpJudge
 
 
 class StepUpActivities(contracts.StepUpActivities):
-    def __init__(self, codes: StepUpCodes) -> None:
+    def __init__(self, codes: StepUpCodes, judge: StepUpJudge) -> None:
         self._codes = codes
+        self._judge = judge
 
     @activity.defn(name="step_up.verify")
     async def verify(self, attempt: StepUpAttempt) -> StepUpVerdict:
-        correct = self._codes.matches(attempt.payment_id, attempt.money, attempt.payee, attempt.code)
+        """`code` is a code of six digits, or the id of the challenge that was answered (`suc_…`)."""
+        if is_challenge_id(attempt.code):
+            with translated():
+                correct = await self._judge.judge(attempt.payment_id, attempt.money, attempt.payee, attempt.code)
+        else:
+            correct = self._codes.matches(attempt.payment_id, attempt.money, attempt.payee, attempt.code)
         return StepUpVerdict(correct)

@@ -240,6 +240,23 @@ class ApiSettings(_Settings):
     trusted_proxies: str = ""
 
 
+class PasskeySettings(_Settings):
+    """Who asks for passkeys (WebAuthn's relying party). `origin` is where users reach the API, without a path; devices
+    sign requests to it. `rp_id` is its domain or one above; `apps` are further origins, with commas between them
+    (`https://…`, `android:apk-key-hash:…`)."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_PASSKEYS_")
+
+    origin: str = Field(default="http://localhost:8000", pattern=r"^https?://[^/?#\s]+$")
+    rp_id: str = Field(default="localhost", pattern=r"^[a-z0-9.-]{1,253}$")
+    rp_name: str = Field(default="durapay", min_length=1, max_length=64)
+    apps: str = ""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return (self.origin, *(app.strip() for app in self.apps.split(",") if app.strip()))
+
+
 class IdentitySettings(_Settings):
     """Sessions and passwords. From `secret` (32 bytes, base64) the keys follow that encrypt the signing keys and make
     refresh tokens; the API alone has it."""

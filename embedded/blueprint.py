@@ -256,6 +256,8 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_ONBOARDING_PRIVATE_KEY": state.secret("onboarding_private_key"),
         "DURAPAY_STEP_UP_SECRET": state.secret("step_up_secret"),
         "DURAPAY_API_PORT": str(ports["api"]),
+        # A browser keeps no passkeys for an IP address.
+        "DURAPAY_PASSKEYS_ORIGIN": f"http://localhost:{ports['api']}",
         "DURAPAY_IDENTITY_SECRET": state.secret("identity_secret"),
         "DURAPAY_CONTACT_CODES_SECRET": state.secret("contact_codes_secret"),
         "DURAPAY_CODEC_SERVER_PORT": str(ports["codec_server"]),

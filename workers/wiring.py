@@ -41,6 +41,7 @@ from config.settings import (
     NetworkSettings,
     NotifySettings,
     OnboardingSettings,
+    PasskeySettings,
     RedisSettings,
     SealingSettings,
     StepUpSettings,
@@ -57,6 +58,8 @@ from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
 from fraud.model import load_model
+from identity.relying_party import RelyingParty
+from identity.step_up import StepUpJudge
 from ledger.books import PaymentBooks
 from ledger.dispute_books import DisputeBooks
 from ledger.fees import PlatformFee
@@ -100,6 +103,11 @@ async def open_worker(queue: TaskQueue, client: Client, temporal: TemporalSettin
         yield await _OPENERS[queue](client, temporal.build_id, stack)
 
 
+def _relying_party() -> RelyingParty:
+    settings = PasskeySettings()
+    return RelyingParty(settings.rp_id, settings.rp_name, settings.origins)
+
+
 async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     engine, redis = _engine(stack), _redis(stack)
     model = load_model(FraudSettings().model_dir)
@@ -113,7 +121,7 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
             payments.open,
             payments.count_decline,
             LedgerActivities(books).record,
-            StepUpActivities(codes).verify,
+            StepUpActivities(codes, StepUpJudge(engine, _relying_party())).verify,
             methods.activate,
             methods.open_verification,
             methods.record_verification,

@@ -44,6 +44,8 @@ from domain.payments import CaptureMethod, PaymentStatus
 from domain.risk import RiskAction, RiskDecision, RiskRequest
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
+from identity.relying_party import RelyingParty
+from identity.step_up import StepUpJudge
 from ledger.books import PaymentBooks
 from ledger.queries import check_invariants
 from temporal.task_queues import TaskQueue
@@ -53,6 +55,7 @@ from workflows.payment import PaymentWorkflow
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 CODES = StepUpCodes(b"s" * 32)
+RELYING_PARTY = RelyingParty("localhost", "durapay", ("http://localhost:8000",))
 
 
 def approved(amount_minor: int = 1050) -> Approved:
@@ -275,7 +278,7 @@ async def open_world(client: Client, engine: AsyncEngine) -> AsyncIterator[World
         payments.open,
         payments.count_decline,
         LedgerActivities(books).record,
-        StepUpActivities(CODES).verify,
+        StepUpActivities(CODES, StepUpJudge(engine, RELYING_PARTY)).verify,
     ]
     network = ScriptedNetwork(outside)
     workers: list[Worker] = [
