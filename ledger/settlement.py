@@ -37,7 +37,8 @@ from domain.postings import (
     Payout,
 )
 from ledger.accounts import bank, loss, network_fees, payable, receivable, settlement, suspense
-from ledger.transfers import OpenAccount, Pending, Post, PostPending, Step, VoidPending, commit
+from ledger.transfers import OpenAccount, Pending, Post, PostPending, Step, VoidPending
+from ledger.writer import LedgerWriter
 
 
 def clearing_line(line: ClearingLine) -> list[Step]:
@@ -131,7 +132,7 @@ def break_resolution(resolution: BreakResolution) -> list[Step]:
 
 
 class SettlementBooks:
-    """Every method is one transaction in one round trip, and may be called again: then it changes nothing.
+    """Every method is durable when it returns, and may be called again: then it changes nothing.
 
     All raise ledger.errors.LedgerError if the ledger refuses the chain, and then nothing is posted: among others
     `ExceedsCredits` for a payout of more than is owed, `ExistsWithDifferentContent` for an id that stands for something
@@ -139,37 +140,38 @@ class SettlementBooks:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        # All lines of a clearing file move the network's receivable: posted at once, they share transactions.
+        self._writer = LedgerWriter(engine)
 
     async def post_clearing_line(self, line: ClearingLine) -> None:
-        await commit(self._engine, clearing_line(line))
+        await self._writer.commit(clearing_line(line))
 
     async def post_fee(self, fee: NetworkFee) -> None:
-        await commit(self._engine, network_fee(fee))
+        await self._writer.commit(network_fee(fee))
 
     async def post_funding(self, funded: Funding) -> None:
-        await commit(self._engine, funding(funded))
+        await self._writer.commit(funding(funded))
 
     async def reserve_payout(self, payout: Payout) -> None:
-        await commit(self._engine, payout_reserved(payout))
+        await self._writer.commit(payout_reserved(payout))
 
     async def doubt_payout(self, payout: Payout) -> None:
-        await commit(self._engine, payout_doubted(payout))
+        await self._writer.commit(payout_doubted(payout))
 
     async def post_payout(self, payout: Payout, *, in_doubt: bool = False) -> None:
         """`in_doubt`: it was recorded as doubtful before."""
-        await commit(self._engine, payout_paid(payout, in_doubt=in_doubt))
+        await self._writer.commit(payout_paid(payout, in_doubt=in_doubt))
 
     async def release_payout(self, payout: Payout, *, in_doubt: bool = False) -> None:
         """It failed: the money is the merchant's again."""
-        await commit(self._engine, payout_failed(payout, in_doubt=in_doubt))
+        await self._writer.commit(payout_failed(payout, in_doubt=in_doubt))
 
     async def reverse_payout(self, payout: Payout, *, in_doubt: bool = False) -> None:
         """The bank returned it."""
-        await commit(self._engine, payout_returned(payout, in_doubt=in_doubt))
+        await self._writer.commit(payout_returned(payout, in_doubt=in_doubt))
 
     async def post_break_resolution(self, resolution: BreakResolution) -> None:
-        await commit(self._engine, break_resolution(resolution))
+        await self._writer.commit(break_resolution(resolution))
 
 
 def _payable(payout: Payout) -> OpenAccount:

@@ -16,7 +16,7 @@ from ledger.transfers import MAX_AMOUNT_MINOR, Pending, Post, PostPending, Trans
 
 VERSIONS = Path(errors.__file__).parent.parent / "store/migrations/versions"
 # The tables, and the functions as they are now.
-MIGRATIONS = [VERSIONS / "0002_ledger.py", VERSIONS / "0007_ledger_complete.py"]
+MIGRATIONS = [VERSIONS / f"{name}.py" for name in ("0002_ledger", "0007_ledger_complete", "0012_open_ends")]
 
 
 def post(amount_minor: object) -> Post:
@@ -74,6 +74,7 @@ def test_every_refusal_of_the_database_has_an_error_and_every_error_a_refusal() 
     refused |= {"pending_transfer_already_posted", "pending_transfer_already_voided"}
     refused |= set(re.findall(r"ck_(?:accounts|transfers)_((?:exceeds|accounts_must)_\w+)", source))
     refused |= set(re.findall(r"'refused', '(\w+)'", source))
+    refused |= set(re.findall(r"RAISE EXCEPTION '(\w+)' USING ERRCODE = 'LG001'", source))
     assert codes == refused
 
 
