@@ -16,6 +16,21 @@ from domain.dispute_records import DisputeChange, DisputeOpened, DisputeOpening,
 from domain.disputes import AcceptCommand, RepresentCommand
 from domain.evidence import FrozenEvidence
 from domain.merchants import Merchant
+from domain.micro_deposits import (
+    BankAccountRef,
+    BankDayReport,
+    Begun,
+    ConfirmAttempt,
+    ConfirmVerdict,
+    MicroDepositChange,
+    MicroDepositOrder,
+    NotReceived,
+    OriginateCommand,
+    Originated,
+    OriginationRefused,
+    OriginationUnknown,
+    SealedBankAccount,
+)
 from domain.money import Money
 from domain.network import (
     AuthorizeCommand,
@@ -357,6 +372,34 @@ class ConsistencyActivities(Protocol):
 
     @activity.defn(name="invariants.check")
     async def check(self) -> Checked: ...
+
+
+class BankActivities(Protocol):
+    @activity.defn(name="bank.begin")
+    async def begin(self, order: MicroDepositOrder) -> Begun: ...
+
+    @activity.defn(name="bank.originate")
+    async def originate(self, command: OriginateCommand) -> Originated | OriginationRefused | OriginationUnknown: ...
+
+    @activity.defn(name="bank.inquire")
+    async def inquire(self, command: OriginateCommand) -> Originated | OriginationRefused | NotReceived: ...
+
+    @activity.defn(name="bank.record")
+    async def record(self, change: MicroDepositChange) -> None: ...
+
+    @activity.defn(name="bank.confirm")
+    async def confirm(self, attempt: ConfirmAttempt) -> ConfirmVerdict: ...
+
+    @activity.defn(name="bank.read_day")
+    async def read_day(self) -> BankDayReport: ...
+
+
+class BankAccountActivities(Protocol):
+    @activity.defn(name="vault.bank_account_box")
+    async def bank_account_box(self, account: BankAccountRef) -> SealedBankAccount: ...
+
+    @activity.defn(name="vault.erase_bank_account")
+    async def erase_bank_account(self, account: BankAccountRef) -> None: ...
 
 
 class NotifyActivities(Protocol):

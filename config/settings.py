@@ -151,6 +151,31 @@ class ClearingSettings(_Settings):
     token: SecretStr
 
 
+class BankSettings(_Settings):
+    """Our bank: where its file service is, who we are for it, and the private half (X25519, base64) of the key with
+    which account numbers are sealed. The bank worker alone has these."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_BANK_")
+
+    url: str
+    token: SecretStr
+    private_key: Base64Key
+    answer_timeout_seconds: float = Field(default=10.0, gt=0)
+    routing_number: str = Field(default="076401251", pattern=r"^\d{9}$")
+    name: str = Field(default="SIMULATED BANK", min_length=1, max_length=23)
+    # How the bank knows the company: `1` and its employer identification number, or what the bank assigned.
+    company_id: str = Field(default="1123456789", pattern=r"^[A-Z0-9]{10}$")
+    company_name: str = Field(default="DURAPAY", min_length=1, max_length=16)
+
+
+class BankSealingSettings(_Settings):
+    """The public half (X25519, base64) of the bank worker's key: the vault seals account numbers with it."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_BANK_SEALING_")
+
+    public_key: Base64Key
+
+
 class NotifySettings(_Settings):
     """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
 

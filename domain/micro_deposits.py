@@ -209,3 +209,45 @@ class DepositReturned:
     micro_deposit_id: str
     reason_code: str
     day: date
+
+
+@dataclass(frozen=True, slots=True)
+class BankAccountRef:
+    bank_account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBankAccount:
+    """The box for the bank zone in which a bank account's number is."""
+
+    sealed_account: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BankDayReport:
+    """How many files were found posted, and entries returned, that nobody had been told of."""
+
+    posted: int = 0
+    returned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmDeposits:
+    """The two amounts that the holder of the account has seen, in any order."""
+
+    amounts_minor: tuple[int, int] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDeposits:
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MicroDepositSnapshot:
+    """A verification as it stands. `correct` is what became of the guess that asked; None if none did."""
+
+    micro_deposit_id: str
+    status: MicroDepositStatus
+    attempts_remaining: int
+    correct: bool | None = None

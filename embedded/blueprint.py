@@ -98,6 +98,7 @@ class Blueprint:
             Part("SES and S3 (moto)", self._moto, then=self._prepare_aws),
             Part("network simulator", self._simulator()),
             Part("notification sandbox", self._sandbox()),
+            Part("bank simulator", self._bank_simulator()),
             Part("database schema", after=("PostgreSQL",), then=self._one_shot(Zone.DATABASE_SETUP, "database")),
             Part("HSM token and keys", then=self._create_token),
             Part("fraud model", then=self._require_model),
@@ -106,6 +107,7 @@ class Blueprint:
             self._worker(Zone.NETWORK, "database schema", "network simulator"),
             self._worker(Zone.NOTIFY, "database schema", "SES and S3 (moto)", "notification sandbox"),
             self._worker(Zone.SETTLEMENT, "database schema", "network simulator"),
+            self._worker(Zone.BANK, "database schema", "bank simulator"),
             self._worker(Zone.ONBOARDING, "database schema", "Valkey", "SES and S3 (moto)"),
             Part("codec server", self._codec_server(), after=("database schema",)),
             Part(
@@ -156,6 +158,11 @@ class Blueprint:
         return self._program(
             "network simulator", Zone.SIMULATOR, "network.simulator", port=self._ports["network"], url=url
         )
+
+    def _bank_simulator(self) -> PythonModule:
+        port = self._ports["bank"]
+        url = f"http://{LOOPBACK}:{port}/health"
+        return self._program("bank simulator", Zone.BANK_SIMULATOR, "bank.simulator", port=port, url=url)
 
     def _sandbox(self) -> PythonModule:
         return self._program(
@@ -223,7 +230,7 @@ class Blueprint:
 def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, redis_url: str) -> dict[str, str]:
     """All variables of all zones. `environment` hands each process its own, and no other."""
     sandbox = Addresses.of(ports).sandbox
-    for program in ("sandbox", "simulator"):
+    for program in ("sandbox", "simulator", "bank"):
         state.data(program).mkdir(parents=True, exist_ok=True, mode=0o700)
     return {
         "SOFTHSM2_CONF": str(configuration_file(state.data("hsm"))),
@@ -254,6 +261,14 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_SIMULATOR_FINGERPRINT_KEY": state.secret("simulator_fingerprint_key"),
         "DURAPAY_LENDING_PUBLIC_KEY": sealing_public_key(state.secret("onboarding_private_key")),
         "DURAPAY_ONBOARDING_PRIVATE_KEY": state.secret("onboarding_private_key"),
+        "DURAPAY_BANK_URL": f"http://{LOOPBACK}:{ports['bank']}",
+        "DURAPAY_BANK_TOKEN": state.secret("bank_token"),
+        "DURAPAY_BANK_PRIVATE_KEY": state.secret("bank_private_key"),
+        "DURAPAY_BANK_SEALING_PUBLIC_KEY": sealing_public_key(state.secret("bank_private_key")),
+        "DURAPAY_BANK_SIMULATOR_PORT": str(ports["bank"]),
+        "DURAPAY_BANK_SIMULATOR_TOKEN": state.secret("bank_token"),
+        "DURAPAY_BANK_SIMULATOR_CONTROL_TOKEN": state.secret("bank_control_token"),
+        "DURAPAY_BANK_SIMULATOR_JOURNAL_FILE": str(state.data("bank") / "journal.db"),
         "DURAPAY_STEP_UP_SECRET": state.secret("step_up_secret"),
         "DURAPAY_API_PORT": str(ports["api"]),
         # A browser keeps no passkeys for an IP address.

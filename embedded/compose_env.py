@@ -31,6 +31,8 @@ _SECRETS = {
     "DURAPAY_SIMULATOR_FINGERPRINT_KEY": "simulator_fingerprint_key",
     "DURAPAY_CLEARING_TOKEN": "clearing_token",
     "DURAPAY_SANDBOX_CONTROL_TOKEN": "sandbox_control_token",
+    "DURAPAY_BANK_TOKEN": "bank_token",
+    "DURAPAY_BANK_SIMULATOR_CONTROL_TOKEN": "bank_control_token",
 }
 
 
@@ -39,6 +41,7 @@ def values(template: str) -> dict[str, str]:
     lines = (line.partition("=") for line in template.splitlines() if line and not line.startswith("#"))
     given = {name: value for name, _, value in lines}
     private_key = make_secret("unsealing_private_key")
+    bank_key = make_secret("bank_private_key")
     fresh = {name: make_secret(secret) for name, secret in _SECRETS.items()}
     onboarding_key = make_secret("onboarding_private_key")
     fresh |= {
@@ -47,6 +50,8 @@ def values(template: str) -> dict[str, str]:
         "DURAPAY_CODEC_KEYS": f"{given['DURAPAY_CODEC_ACTIVE_KEY_ID']}:{make_secret('codec_key')}",
         "DURAPAY_SEALING_PUBLIC_KEY": sealing_public_key(private_key),
         "DURAPAY_UNSEALING_PRIVATE_KEY": private_key,
+        "DURAPAY_BANK_SEALING_PUBLIC_KEY": sealing_public_key(bank_key),
+        "DURAPAY_BANK_PRIVATE_KEY": bank_key,
         "FCM_SERVICE_ACCOUNT_JSON": json.dumps(service_account(_SANDBOX)),
     }
     return {name: value or fresh[name] for name, value in given.items()}

@@ -33,6 +33,7 @@ PORTS: Mapping[str, int | None] = {
     "network": None,
     "network_control": None,
     "sandbox": None,
+    "bank": None,
 }
 
 
@@ -69,6 +70,9 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "simulator_control_token": lambda: secrets.token_urlsafe(24),
     "clearing_token": lambda: secrets.token_urlsafe(24),
     "simulator_fingerprint_key": lambda: secrets.token_hex(32),
+    "bank_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
+    "bank_token": lambda: secrets.token_urlsafe(24),
+    "bank_control_token": lambda: secrets.token_urlsafe(24),
     "sandbox_control_token": lambda: secrets.token_urlsafe(24),
     "twilio_account_sid": lambda: f"AC{secrets.token_hex(16)}",
     "twilio_auth_token": lambda: secrets.token_hex(16),

@@ -12,8 +12,11 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from bank.simulator.__main__ import BankSimulatorSettings
 from config.settings import (
     ApiSettings,
+    BankSealingSettings,
+    BankSettings,
     ClearingSettings,
     CodecServerSettings,
     CodecSettings,
@@ -48,6 +51,7 @@ class Zone(StrEnum):
     NETWORK = "network"
     NOTIFY = "notify"
     SETTLEMENT = "settlement"
+    BANK = "bank"
     ONBOARDING = "onboarding"
     API = "api"
     CODEC_SERVER = "codec-server"
@@ -56,6 +60,7 @@ class Zone(StrEnum):
     TEMPORAL_SETUP = "temporal-setup"
     DOCUMENT_SETUP = "document-setup"
     SIMULATOR = "simulator"
+    BANK_SIMULATOR = "bank-simulator"
     SANDBOX = "sandbox"
 
 
@@ -80,6 +85,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         HsmSettings,
         SealingSettings,
         LendingSettings,
+        BankSealingSettings,
     ),
     Zone.NETWORK: (
         DatabaseSettings,
@@ -106,6 +112,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         DocumentSettings,
         OnboardingSettings,
     ),
+    Zone.BANK: (DatabaseSettings, TemporalSettings, CodecSettings, BankSettings),
     Zone.API: (
         DatabaseSettings,
         RedisSettings,
@@ -125,6 +132,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
     Zone.TEMPORAL_SETUP: (TemporalSettings,),
     Zone.DOCUMENT_SETUP: (DocumentSettings,),
     Zone.SIMULATOR: (SimulatorSettings,),
+    Zone.BANK_SIMULATOR: (BankSimulatorSettings,),
     Zone.SANDBOX: (SandboxSettings,),
 }
 

@@ -24,6 +24,8 @@ VERIFICATION_STATUS = SearchAttributeKey.for_keyword("VerificationStatus")
 ONBOARDING_STATUS = SearchAttributeKey.for_keyword("OnboardingStatus")
 CLOSURE_STATUS = SearchAttributeKey.for_keyword("ClosureStatus")
 
+MICRO_DEPOSIT_STATUS = SearchAttributeKey.for_keyword("MicroDepositStatus")
+
 # Name → type, as `temporal operator search-attribute create` and `start-dev --search-attribute` take them.
 ALL: dict[str, str] = {
     PAYMENT_STATUS.name: "Keyword",
@@ -33,6 +35,7 @@ ALL: dict[str, str] = {
     ACCOUNT_ID.name: "Keyword",
     DISPUTE_STATUS.name: "Keyword",
     DISPUTE_DUE_BY.name: "Datetime",
+    MICRO_DEPOSIT_STATUS.name: "Keyword",
     ONBOARDING_STATUS.name: "Keyword",
     CLOSURE_STATUS.name: "Keyword",
     VERIFICATION_STATUS.name: "Keyword",

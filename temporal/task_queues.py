@@ -13,4 +13,5 @@ class TaskQueue(StrEnum):
     NETWORK = "network"
     NOTIFY = "notify"
     SETTLEMENT = "settlement"
+    BANK = "bank"
     ONBOARDING = "onboarding"

@@ -18,6 +18,7 @@ from workflows.closure import ClosureWorkflow
 from workflows.dispute import DisputeWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.onboarding import OnboardingWorkflow, RescreeningWorkflow
+from workflows.micro_deposit import BankDayWorkflow, MicroDepositWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.settlement import BreakWorkflow, SettlementWorkflow
@@ -39,6 +40,8 @@ WORKFLOWS: Sequence[type] = (
     SettlementWorkflow,
     BreakWorkflow,
     InvariantWorkflow,
+    MicroDepositWorkflow,
+    BankDayWorkflow,
     OnboardingWorkflow,
     RescreeningWorkflow,
     ClosureWorkflow,

@@ -11,12 +11,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, ScheduleCalendarSpec, ScheduleRange, ScheduleSpec
+from temporalio.client import Client, ScheduleCalendarSpec, ScheduleIntervalSpec, ScheduleRange, ScheduleSpec
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
+from activities.bank import BankAccountActivities, BankActivities
+from activities.bank import Tell as TellOfDeposits
 from activities.consistency import ConsistencyActivities
 from activities.disputes import DisputeActivities
 from activities.ledger import LedgerActivities
@@ -28,7 +30,12 @@ from activities.payments import PaymentActivities
 from activities.settlement import SettlementActivities, Tell
 from activities.step_up import StepUpActivities
 from activities.vault import VaultActivities
+from bank.client import BankClient
+from bank.files import Originator
+from bank.gateway import BankGateway
 from config.settings import (
+    BankSealingSettings,
+    BankSettings,
     ClearingSettings,
     ContactCodeSettings,
     DatabaseSettings,
@@ -53,7 +60,8 @@ from documents.storage import Bucket, DocumentStorage
 from domain.clearing import ClearingKind
 from domain.contact_codes import ContactCodes
 from domain.disputes import ChargebackNotice
-from domain.ids import dispute_workflow_id, onboarding_workflow_id, payment_workflow_id
+from domain.ids import dispute_workflow_id, micro_deposit_workflow_id, onboarding_workflow_id, payment_workflow_id
+from domain.micro_deposits import DepositReturned, DepositsPosted
 from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
@@ -63,6 +71,7 @@ from identity.step_up import StepUpJudge
 from ledger.books import PaymentBooks
 from ledger.dispute_books import DisputeBooks
 from ledger.fees import PlatformFee
+from ledger.micro_deposits import MicroDepositBooks
 from ledger.settlement import SettlementBooks
 from network.clearing import ClearingHouse
 from network.gateway import NetworkGateway
@@ -84,6 +93,7 @@ from settlement.store import Cleared
 from store.engine import create_engine
 from temporal.schedules import SCHEDULES, Schedule, ensure_schedules
 from temporal.task_queues import TaskQueue
+from vault.bank_accounts import BankAccountVault
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
@@ -152,6 +162,10 @@ async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker
     vault = _open_vault(engine, redis, provider, stack)
     personal_keys = PersonalKeys(engine, redis, provider, Sealer(LendingSettings().public_key.get_secret_value()))
     stack.callback(personal_keys.close)
+    bank_sealer = Sealer(BankSealingSettings().public_key.get_secret_value())
+    bank_vault = BankAccountVault(engine, provider, bank_sealer)
+    stack.callback(bank_vault.close)
+    bank_accounts = BankAccountActivities(bank_vault)
     activities, keys = VaultActivities(vault), PersonalKeyActivities(personal_keys, vault)
     return activity_worker(
         client,
@@ -167,6 +181,8 @@ async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker
             keys.retire,
             keys.destroy,
             keys.remove_tokens,
+            bank_accounts.bank_account_box,
+            bank_accounts.erase_bank_account,
         ],
         build_id,
     )
@@ -331,6 +347,49 @@ async def _settlement(client: Client, build_id: str, stack: AsyncExitStack) -> W
     )
 
 
+# The bank's day is read every hour of it: files of returns come several times on each banking day.
+_EVERY_HOUR = Schedule(
+    "bank-day", "bank-day", (), ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(hours=1))])
+)
+
+
+async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
+    engine, settings = _engine(stack), BankSettings()
+    bank = BankClient(settings.url, settings.token.get_secret_value(), settings.answer_timeout_seconds)
+    stack.push_async_callback(bank.aclose)
+    originator = Originator(settings.routing_number, settings.name, settings.company_id, settings.company_name)
+    gateway = BankGateway(engine, Unsealer([settings.private_key.get_secret_value()]), bank, originator)
+    activities = BankActivities(engine, gateway, MicroDepositBooks(engine), _tell_of_deposits(client))
+    await ensure_schedules(client, [_EVERY_HOUR])
+    return activity_worker(
+        client,
+        TaskQueue.BANK,
+        [
+            activities.begin,
+            activities.originate,
+            activities.inquire,
+            activities.record,
+            activities.confirm,
+            activities.read_day,
+        ],
+        build_id,
+    )
+
+
+def _tell_of_deposits(client: Client) -> TellOfDeposits:
+    async def tell(news: DepositsPosted | DepositReturned) -> None:
+        handle = client.get_workflow_handle(micro_deposit_workflow_id(news.micro_deposit_id))
+        try:
+            await handle.signal("deposits_posted" if isinstance(news, DepositsPosted) else "deposit_returned", news)
+        except RPCError as error:
+            # What has ended needs no posting, and nothing that a return could take; the ledger has the money.
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            _log.warning("%s has ended and does not hear of its entries", news.micro_deposit_id)
+
+    return tell
+
+
 def _tell_payment(client: Client) -> Tell:
     async def tell(line: Cleared, day: str) -> None:
         handle = client.get_workflow_handle(payment_workflow_id(line.payment_id))
@@ -433,5 +492,6 @@ _OPENERS: dict[TaskQueue, Opener] = {
     TaskQueue.NETWORK: _network,
     TaskQueue.NOTIFY: _notify,
     TaskQueue.SETTLEMENT: _settlement,
+    TaskQueue.BANK: _bank,
     TaskQueue.ONBOARDING: _onboarding,
 }

@@ -140,6 +140,30 @@ PERSONAL_KEY_CALL = CallOptions(
 # How often a closure looks whether the money that it waits for is settled.
 OBSTACLE_INTERVAL = timedelta(hours=1)
 
+# A row or two in the bank zone's tables.
+BANK_CALL = CallOptions(
+    task_queue=TaskQueue.BANK,
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)),
+)
+
+# A file goes out, or is asked for. Nobody waits for it, and a bank that is closed opens again within hours.
+BANK_ORIGINATION = CallOptions(
+    task_queue=TaskQueue.BANK,
+    start_to_close_timeout=timedelta(seconds=60),
+    schedule_to_close_timeout=timedelta(hours=4),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
+)
+
+# It asks the bank for every file that is not posted yet; the next one is due in an hour.
+BANK_POLL = CallOptions(
+    task_queue=TaskQueue.BANK,
+    start_to_close_timeout=timedelta(minutes=10),
+    schedule_to_close_timeout=timedelta(hours=2),
+    retry_policy=RetryPolicy(initial_interval=timedelta(seconds=5), maximum_interval=timedelta(minutes=5)),
+)
+
 # Visa holds a cardholder-initiated authorization for 7 days.
 CAPTURE_WINDOW = timedelta(days=7)
 # Visa and Mastercard take refunds later than this only with questions; chargeback rights end at about 120 days.

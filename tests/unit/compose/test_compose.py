@@ -28,9 +28,11 @@ ZONES = {
     "worker-network": Zone.NETWORK,
     "worker-notify": Zone.NOTIFY,
     "worker-settlement": Zone.SETTLEMENT,
+    "worker-bank": Zone.BANK,
     "worker-onboarding": Zone.ONBOARDING,
     "codec-server": Zone.CODEC_SERVER,
     "network-simulator": Zone.SIMULATOR,
+    "bank-simulator": Zone.BANK_SIMULATOR,
     "notification-sandbox": Zone.SANDBOX,
 }
 ONE_SHOT = {"migrate", "key-ceremony", "temporal-setup"}

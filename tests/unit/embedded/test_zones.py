@@ -37,6 +37,17 @@ def test_only_the_onboarding_worker_opens_the_keys_of_persons_that_the_vault_len
     assert "DURAPAY_HSM_PIN" not in variables(Zone.ONBOARDING)
 
 
+def test_only_the_bank_worker_opens_account_numbers() -> None:
+    assert {zone for zone in Zone if "DURAPAY_BANK_PRIVATE_KEY" in variables(zone)} == {Zone.BANK}
+    assert {zone for zone in Zone if "DURAPAY_BANK_SEALING_PUBLIC_KEY" in variables(zone)} == {Zone.VAULT}
+    assert "DURAPAY_HSM_PIN" not in variables(Zone.BANK)
+
+
+def test_the_simulated_bank_shares_nothing_with_the_platform() -> None:
+    for zone in set(Zone) - {Zone.BANK_SIMULATOR}:
+        assert not variables(zone) & variables(Zone.BANK_SIMULATOR)
+
+
 def test_the_simulated_network_shares_nothing_with_the_platform() -> None:
     for zone in set(Zone) - {Zone.SIMULATOR}:
         assert not variables(zone) & variables(Zone.SIMULATOR)

@@ -1,0 +1,68 @@
+"""What verifying a bank account by deposits posts.
+
+| what happens | debit | credit | code |
+|---|---|---|---|
+| a deposit is handed over to the bank | `micro_deposits:USD` | `bank:USD` | `micro_deposit` |
+| the debit of their sum is handed over | `bank:USD` | `micro_deposits:USD` | `micro_deposit` |
+| a deposit comes back | `bank:USD` | `micro_deposits:USD` | `micro_deposit_returned` |
+| the debit comes back | `micro_deposits:USD` | `bank:USD` | `micro_deposit_returned` |
+
+`micro_deposits:USD` is spent (debits): what deposits cost us whose debit came back, because an account has no funds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from domain.currency import Currency
+from ledger.accounts import bank
+from ledger.transfers import OpenAccount, Post, Step, commit
+
+_USD = Currency.USD
+_SPENT = OpenAccount(f"micro_deposits:{_USD}", _USD, "micro_deposits")
+_CREDITS = ("credit_1", "credit_2")
+
+
+@dataclass(frozen=True, slots=True)
+class DepositEntry:
+    """An entry of a verification. `part` is `credit_1`, `credit_2` or `debit`."""
+
+    micro_deposit_id: str
+    part: str
+    amount_minor: int = field(repr=False)
+
+
+def originated(entries: Sequence[DepositEntry]) -> list[Step]:
+    return [_SPENT, bank(_USD), *(_post(entry, "originated", "micro_deposit") for entry in entries)]
+
+
+def returned(entry: DepositEntry) -> list[Step]:
+    return [_SPENT, bank(_USD), _post(entry, "returned", "micro_deposit_returned")]
+
+
+class MicroDepositBooks:
+    """Each method is one transaction, and may be called again: then it changes nothing.
+
+    Raises:
+        ledger.errors.LedgerError: the ledger refuses the chain; nothing is posted.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def post_originated(self, entries: Sequence[DepositEntry]) -> None:
+        await commit(self._engine, originated(entries))
+
+    async def post_returned(self, entry: DepositEntry) -> None:
+        await commit(self._engine, returned(entry))
+
+
+def _post(entry: DepositEntry, what: str, code: str) -> Post:
+    # Money goes out with a deposit and with a returned debit.
+    out = (entry.part in _CREDITS) == (what == "originated")
+    debit, credit = (_SPENT.id, bank(_USD).id) if out else (bank(_USD).id, _SPENT.id)
+    identifier = f"{entry.micro_deposit_id}:{entry.part}:{what}"
+    return Post(identifier, debit, credit, entry.amount_minor, _USD, code, entry.micro_deposit_id)
