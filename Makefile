@@ -2,13 +2,14 @@
 # What is needed beforehand: Linux, Python 3.11 with its venv module, and make.
 
 PYTHON311 ?= python3.11
-WORKERS ?= 2
+# One more than there are cores of the smallest machine: the tests with faults mostly wait.
+WORKERS ?= 3
 MINUTES ?= 10
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults check lint format types contracts bench train replay record lock clean softhsm
+.PHONY: help demo up test faults check lint format types contracts bench train replay record lock clean softhsm faketime
 
 help: ## list the targets
 	@grep -E '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -19,7 +20,7 @@ demo: $(INSTALLED) softhsm ## start everything, play payments through the API, s
 up: $(INSTALLED) softhsm ## start everything and keep it running until Ctrl-C
 	@$(BIN)/durapay up
 
-test: $(INSTALLED) softhsm ## all tests, on real servers
+test: $(INSTALLED) softhsm faketime ## all tests, on real servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
 
 faults: $(INSTALLED) softhsm ## disasters at random for MINUTES (10), under a random SEED or a given one
@@ -84,3 +85,11 @@ softhsm:
 	else echo 'SoftHSM is needed. Run: sudo apt-get update && sudo apt-get install -y softhsm2' >&2; exit 1; fi; \
 	$$root apt-get update -q && $$root apt-get install -y -q --no-install-recommends softhsm2 && \
 	$(PYTHON311) -m embedded.softhsm
+
+# The faults move the clock of running processes with it.
+faketime:
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then root=''; \
+	elif sudo -n true 2>/dev/null; then root='sudo -n'; \
+	else echo 'libfaketime is needed. Run: sudo apt-get update && sudo apt-get install -y libfaketime' >&2; exit 1; fi; \
+	$$root apt-get update -q && $$root apt-get install -y -q --no-install-recommends libfaketime

@@ -48,11 +48,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _FaultsTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """A file goes to one process, and the tests with faults all go to the same: they share a platform of their own,
-    whose start costs more than most of them."""
+    """A file goes to one process, and the tests with faults to two: their cases share a platform of their own, whose
+    start costs more than most of them, and the two that last for minutes another one. Both come first: they wait more
+    than they work, and nobody should wait for them in the end."""
+
+    _LONG = ("test_network_outage.py", "test_proxy.py", "test_seeded_run.py")
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/faults" if nodeid.startswith("tests/faults/") else super()._split_scope(nodeid)
+        file: str = super()._split_scope(nodeid)
+        if not file.startswith("tests/faults/"):
+            return file
+        return "tests/faults, long" if file.endswith(self._LONG) else "tests/faults"
+
+    def _assign_work_unit(self, node: object) -> None:
+        for scope in ("tests/faults", "tests/faults, long"):
+            if scope in self.workqueue:
+                self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)

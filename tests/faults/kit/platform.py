@@ -72,6 +72,7 @@ class FaultyPlatform:
         self._log = (folder / "start.log").open("a")
         self._stack = Stack(list(self._parts.values()), self.state, Console(file=self._log, width=120))
         self._stopped: set[str] = set()
+        self._clock = folder / "clock"
         # The payments that cases have under way beside other cases.
         self.aside: set[str] = set()
 
@@ -157,6 +158,28 @@ class FaultyPlatform:
         for group in ([POSTGRES, VALKEY, TEMPORAL, SIMULATOR], down):
             await self.start_again(*(name for name in group if name in down and not self.is_running(name)))
 
+    # ----------------------------------------------------------------------------------------------------------- clock
+
+    async def wind(self, *names: str) -> None:
+        """Restarts programs with a clock that `set_clock` can move. What measures spans of time is left alone, as the
+        kernel leaves it alone when an operator or a bad time server sets the date."""
+        self.set_clock(0)
+        faked = {
+            "LD_PRELOAD": str(_faketime()),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        await self.kill(*(name for name in names if self.is_running(name)))
+        self._running |= {name: self._blueprint.another(name, faked) for name in names}
+        await asyncio.gather(*(_start(self._running[name]) for name in names))
+
+    def set_clock(self, days: int) -> None:
+        """From now on it is so many days later for the programs that were wound. At once: they look at each call."""
+        draft = self._clock.with_suffix(".draft")
+        draft.write_text(f"{days * 86_400:+d}\n")
+        draft.rename(self._clock)  # never half written
+
     # ---------------------------------------------------------------------------------------------------- crash points
 
     async def arm(self, name: str, *places: str) -> None:
@@ -199,7 +222,7 @@ class _Detoured(Blueprint):
             port=ports["database"],
             connections=CONNECTIONS,
         )
-        self._crash: Mapping[str, str] = {}
+        self._more: Mapping[str, str] = {}
         self._values |= {
             "DURAPAY_DATABASE_POOL_SIZE": str(POOL_SIZE),
             "DURAPAY_NETWORK_PORT": str(platform.network.port),
@@ -219,15 +242,15 @@ class _Detoured(Blueprint):
         }
 
     def environment(self, zone: Zone) -> dict[str, str]:
-        return environment(zone, self._values | self._detours.get(zone, {})) | dict(self._crash)
+        return environment(zone, self._values | self._detours.get(zone, {})) | dict(self._more)
 
-    def another(self, name: str, crash: Mapping[str, str] | None = None) -> Part:
-        """A part like `name` in a process of its own, with armed crash points if `crash` says so."""
-        self._crash = crash or {}
+    def another(self, name: str, more: Mapping[str, str]) -> Part:
+        """A part like `name` in a process of its own, with `more` in its environment."""
+        self._more = more
         try:
             return next(part for part in self.parts() if part.name == name)
         finally:
-            self._crash = {}
+            self._more = {}
 
     def access(self) -> Access:
         return Access(
@@ -253,6 +276,13 @@ def _free_ports() -> Iterator[int]:
         if port not in given:
             given.add(port)
             yield port
+
+
+def _faketime() -> Path:
+    """libfaketime, for programs with threads. It comes from the system's packages."""
+    found = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    assert found is not None, "libfaketime is not installed; run: apt-get install -y libfaketime"
+    return found
 
 
 def _server(part: Part) -> Server:
