@@ -29,6 +29,7 @@ from store.engine import create_engine, reading
 from temporal.client import connect
 from temporal.turns import InTurn
 from vault.hsm.pkcs11_provider import Pkcs11Provider
+from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 
 # For how long a call to Temporal that finds no server is tried again. Shorter than a caller's wait: who asks while
@@ -50,6 +51,8 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         sealer = Sealer(SealingSettings().public_key.get_secret_value())
         vault = Vault(engine, redis, provider, sealer)
         stack.callback(vault.close)
+        personal_keys = PersonalKeys(engine, redis, provider)
+        stack.callback(personal_keys.close)
         documents = DocumentStorage(Bucket.of(DocumentSettings()))
         stack.push_async_callback(documents.close)
         identity = await open_identity(settings, engine, stack)
@@ -66,6 +69,7 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
                 interceptors=[InTurn()],
             ),
             vault=vault,
+            personal_keys=personal_keys,
             documents=documents,
             identity=identity,
         )

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from api.context import ApiContext
 from api.errors import CATALOGUE, ApiError, unavailable
 from api.middleware import BodyLimit, RequestIds
-from api.routes import auth, disputes, payment_methods, payments, settlement, users
+from api.routes import auth, disputes, onboarding, payment_methods, payments, settlement, users
 from api.schemas.common import ErrorAnswer
 
 _log = logging.getLogger("durapay.api")
@@ -78,6 +78,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
     for router in (
         auth.router,
         users.router,
+        onboarding.router,
         payment_methods.router,
         payments.router,
         disputes.router,

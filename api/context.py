@@ -12,6 +12,7 @@ from temporalio.client import Client
 from config.settings import ApiSettings
 from documents.storage import DocumentStorage
 from identity.service import Identity
+from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 
 
@@ -24,6 +25,7 @@ class ApiContext:
     reader: AsyncEngine
     temporal: Client
     vault: Vault
+    personal_keys: PersonalKeys
     documents: DocumentStorage
     identity: Identity
 

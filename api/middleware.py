@@ -47,7 +47,7 @@ class RequestIds:
 
 
 # The routes that take files.
-_UPLOADS = re.compile(r"/v1/disputes/[^/]+/evidence")
+_UPLOADS = re.compile(r"/v1/disputes/[^/]+/evidence|/v1/users/[^/]+/onboarding/documents")
 
 
 class BodyLimit:

@@ -255,8 +255,6 @@ class ApiSettings(_Settings):
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
     # A file of evidence with the texts beside it.
     max_upload_bytes: int = Field(default=MAX_FILE_BYTES + 256 * 1024, ge=1024)
-    # In minor units of any currency; a larger payment is refused before anything is started.
-    payment_limit_minor: int = Field(default=1_000_000, ge=1)
     # What the sessions' JWTs say, and must say.
     jwt_issuer: str = "https://durapay.local"
     jwt_audience: str = "durapay-api"

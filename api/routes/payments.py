@@ -18,6 +18,7 @@ from api.auth import Caller, Operator, Principal
 from api.context import ApiContext, Context
 from api.errors import ApiError, missing
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
+from api.limits import require_may_pay
 from api.presenters import accepted_payment, payment_object, refund_object
 from api.routes.payment_methods import visible_payment_method
 from api.schemas.common import Instant, Page
@@ -85,10 +86,8 @@ async def create_payment(
     `201` with the payment when it is authorized, `402` when it is declined or blocked, `202` with its state when that
     is not known yet: `requires_action`, `in_review`, `in_doubt`, or `processing` when the wait ran out.
     """
-    if body.amount_minor > context.settings.payment_limit_minor:
-        limit = context.settings.payment_limit_minor
-        raise ApiError("amount_above_limit", f"One payment may be {limit} minor units at most.", "amount_minor")
     method = await visible_payment_method(context, caller, body.payment_method, "payment_method")
+    await require_may_pay(context, method["user_id"], Money(body.amount_minor, Currency[body.currency]))
     if method["status"] != "active":
         code = "payment_method_pending" if method["status"] == "pending" else "payment_method_unusable"
         raise ApiError(code, f"The payment method is {method['status']}.", "payment_method")
@@ -166,9 +165,8 @@ async def increment_payment(
 ) -> Response:
     """Asks the issuer for more, before anything is captured. Whatever it says, what was authorized before stands."""
     payment = await _visible(context, caller, payment_id)
-    if payment["amount_minor"] + body.amount_minor > context.settings.payment_limit_minor:
-        limit = context.settings.payment_limit_minor
-        raise ApiError("amount_above_limit", f"One payment may be {limit} minor units at most.", "amount_minor")
+    total = Money(payment["amount_minor"] + body.amount_minor, Currency[payment["currency"]])
+    await require_may_pay(context, payment["user_id"], total)
     message = IncrementRequest(body.amount_minor)
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.increment, message)
 

@@ -33,14 +33,14 @@ async def create_user(
         )
         row = await find_user(connection, reservation.resource_id)
     assert row is not None
-    user = _user_object(row, context.settings.livemode)
+    user = user_object(row, context.settings.livemode)
     await store_answer(context.reader, reservation, 201, user.model_dump(mode="json"))
     return user
 
 
 @router.get("/users/{user_id}", summary="Retrieve a user")
 async def get_user(user_id: str, context: Context, caller: Caller) -> UserObject:
-    return _user_object(await visible_user(context, caller, user_id), context.settings.livemode)
+    return user_object(await visible_user(context, caller, user_id), context.settings.livemode)
 
 
 @router.post("/users/{user_id}/sessions", status_code=201, summary="Create a session for a user")
@@ -109,7 +109,7 @@ async def visible_user(context: ApiContext, caller: Principal, user_id: str, par
     return row
 
 
-def _user_object(row: Row, livemode: bool) -> UserObject:
+def user_object(row: Row, livemode: bool) -> UserObject:
     return UserObject(
         id=row["id"],
         name=row["name"],

@@ -51,6 +51,7 @@ class Owner:
             for path in (
                 f"/v1/users/{ids['user_id']}",
                 f"/v1/users/{ids['user_id']}/messages",
+                f"/v1/users/{ids['user_id']}/onboarding",
                 f"/v1/payment_methods/{ids['payment_method_id']}",
                 f"/v1/payments/{ids['payment_id']}",
                 f"/v1/payments/{ids['payment_id']}/refunds",
@@ -77,6 +78,12 @@ async def owner(shop: Shop) -> Owner:
         lambda: shop.get(f"/v1/users/{wallet.user_id}/messages"), lambda found: len(found["data"]) >= 2
     )
     await shop.outcome(f"/v1/refunds/{refund['id']}", refund)
+    handed_in = await shop.http.post(
+        f"/v1/users/{wallet.user_id}/onboarding/documents",
+        files={"file": ("front.pdf", PDF, "application/pdf"), "kind": (None, "identity_front")},
+        headers={"Idempotency-Key": new_key()},
+    )
+    assert handed_in.status_code == 200, handed_in.text
     return Owner(
         shop,
         {
@@ -87,6 +94,7 @@ async def owner(shop: Shop) -> Owner:
             "dispute_id": dispute_id,
             "file_id": (await shop.get(f"/v1/disputes/{dispute_id}"))["evidence"]["files"][0]["id"],
             "message_id": messages["data"][0]["id"],
+            "document_id": handed_in.json()["documents"][0]["id"],
         },
     )
 
@@ -151,7 +159,16 @@ def test_every_parameter_that_names_something_is_known_here() -> None:
                 assert name in NAMES, f"{operation}: {name}"
 
 
-OWNED = {"user_id", "payment_method_id", "payment_id", "refund_id", "dispute_id", "file_id", "message_id"}
+OWNED = {
+    "user_id",
+    "payment_method_id",
+    "payment_id",
+    "refund_id",
+    "dispute_id",
+    "file_id",
+    "message_id",
+    "document_id",
+}
 
 
 def resolved_example(operation: Operation, name: str) -> str:

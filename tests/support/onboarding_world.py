@@ -231,9 +231,15 @@ async def open_onboarding_world(
                 raise
 
     closures = ClosureActivities(Closures(engine, RETENTION), files, end)
-    onboarding = [outside.record, outside.check, outside.rescreen, closures.begin, closures.obstacles]
+    onboarding: list[Callable[..., Any]] = [
+        outside.record,
+        outside.check,
+        outside.rescreen,
+        closures.begin,
+        closures.obstacles,
+    ]
     onboarding += [closures.withdraw, closures.shut, closures.end_onboarding, closures.close, closures.erase]
-    vault = [outside.lend, outside.retire, outside.destroy, outside.remove_tokens]
+    vault: list[Callable[..., Any]] = [outside.lend, outside.retire, outside.destroy, outside.remove_tokens]
     async with (
         payments_worker(client, [], "test"),
         activity_worker(client, TaskQueue.ONBOARDING, onboarding, "test"),

@@ -24,6 +24,7 @@ from store.engine import reading
 from tests.integration.books.support import open_shop
 from tests.support.disputes import dispute_events, dispute_rows, notice, opening_of
 from tests.unit.documents.files import PDF
+from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 
 
@@ -41,6 +42,7 @@ async def http(engine: AsyncEngine, temporal_client: Client) -> AsyncIterator[ht
             reader=reading(engine),
             temporal=temporal_client,
             vault=cast(Vault, None),
+            personal_keys=cast(PersonalKeys, None),
             documents=storage,
             identity=cast(Identity, None),
         )

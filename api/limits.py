@@ -1,0 +1,24 @@
+"""What a user's tier and standing allow, asked before anything is started."""
+
+from __future__ import annotations
+
+from api.context import ApiContext
+from api.errors import ApiError
+from domain.money import Money
+from domain.tiers import limit_for
+from store.onboarding_queries import find_standing
+
+
+async def require_may_pay(context: ApiContext, user_id: str, money: Money) -> None:
+    """
+    Raises:
+        ApiError: the wallet is closed or about to be, or one payment of this user may not be that much.
+    """
+    async with context.reader.connect() as connection:
+        standing = await find_standing(connection, user_id)
+    if standing.closing_at is not None:
+        raise ApiError("user_closed", "The user's wallet is closed, or about to be.", "payment_method")
+    limit = limit_for(standing.tier, money.currency)
+    if money.amount_minor > limit:
+        message = f"One payment may be {limit} minor units of {money.currency} at most ({standing.tier})."
+        raise ApiError("amount_above_limit", message, "amount_minor")
