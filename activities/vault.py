@@ -5,10 +5,19 @@ from __future__ import annotations
 from temporalio import activity
 
 from activities import contracts
-from activities.contracts import CredentialRequest, ProvisioningBox, TokenRef
+from activities.contracts import (
+    CardExpiry,
+    CredentialRequest,
+    DeviceBox,
+    ProvisioningBox,
+    TokenRef,
+    TokenRenewed,
+)
 from activities.errors import translated
 from domain.network import SealedCredential
 from vault.credentials import purchase
+from vault.errors import TokenUnusable
+from vault.lifecycle import TokenReason
 from vault.service import Vault
 
 
@@ -33,3 +42,25 @@ class VaultActivities(contracts.VaultActivities):
     async def activate_token(self, token: TokenRef) -> None:
         with translated():
             await self._vault.activate(token.token_id)
+
+    @activity.defn(name="vault.device_box")
+    async def device_box(self, token: TokenRef) -> DeviceBox:
+        with translated():
+            try:
+                return DeviceBox(await self._vault.device_box(token.token_id))
+            except TokenUnusable:
+                return DeviceBox(None)
+
+    @activity.defn(name="vault.delete_token")
+    async def delete_token(self, token: TokenRef) -> None:
+        with translated():
+            await self._vault.delete(token.token_id, TokenReason.CONSUMER_DELETED)
+
+    @activity.defn(name="vault.renew_token")
+    async def renew_token(self, expiry: CardExpiry) -> TokenRenewed:
+        with translated():
+            try:
+                await self._vault.renew(expiry.token_id, expiry.exp_month, expiry.exp_year)
+            except TokenUnusable:
+                return TokenRenewed(renewed=False)
+        return TokenRenewed(renewed=True)

@@ -9,6 +9,7 @@ from typing import Any
 from api.schemas.disputes import DisputeObject, EvidenceFileObject, EvidenceObject
 from api.schemas.payment_methods import CardObject, PaymentMethodObject, VerificationObject
 from api.schemas.payments import MerchantBody, PaymentObject, RefundObject, RiskObject
+from domain.bins import bin_data
 from domain.disputes import reason_of
 from store.queries import Row
 from workflows.messages import CardVerification, PaymentRequest
@@ -85,25 +86,34 @@ def payment_method_object(row: Row, verification: Row | None, livemode: bool) ->
         id=row["id"],
         user=row["user_id"],
         last4=row["last4"],
+        label=row["label"],
+        default=row["is_default"],
         status=row["status"],
         livemode=livemode,
         created=row["created_at"],
+        removed=row["removed_at"],
     )
 
 
 def card_object(row: Row, verification: Row | None, livemode: bool) -> CardObject:
+    known = bin_data(row["bin"])
     return CardObject(
         id=row["id"],
         user=row["user_id"],
         brand=row["brand"],
         bin=row["bin"],
+        funding=known.funding,
+        country=known.country,
         last4=row["last4"],
+        label=row["label"],
+        default=row["is_default"],
         exp_month=row["exp_month"],
         exp_year=row["exp_year"],
         status=row["status"],
         verification=verification_object(verification, livemode) if verification else None,
         livemode=livemode,
         created=row["created_at"],
+        removed=row["removed_at"],
     )
 
 

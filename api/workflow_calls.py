@@ -25,10 +25,17 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import CATALOGUE, ApiError
-from domain.ids import payment_workflow_id, provisioning_workflow_id, verification_workflow_id
+from domain.ids import (
+    payment_workflow_id,
+    provisioning_workflow_id,
+    removal_workflow_id,
+    renewal_workflow_id,
+    verification_workflow_id,
+)
 from temporal.task_queues import TaskQueue
 from workflows.card_verification import CardVerificationWorkflow
-from workflows.messages import CardVerification, PaymentRequest, TokenProvisioning
+from workflows.cards import CardRemovalWorkflow, CardRenewalWorkflow
+from workflows.messages import CardRemoval, CardRenewal, CardVerification, PaymentRequest, TokenProvisioning
 from workflows.payment import PaymentWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
@@ -116,6 +123,40 @@ async def verify_card(client: Client, request: CardVerification, wait_seconds: f
         )
     except WorkflowAlreadyStartedError:
         return  # it has ended, and its result is recorded
+    except RPCError as error:
+        raise _unreachable() from error
+    await _within(handle.result(), wait_seconds)
+
+
+async def remove_card(client: Client, request: CardRemoval, wait_seconds: float) -> None:
+    """Starts the removal, or attaches to it, and waits until nothing is paid with the card any more."""
+    operation = WithStartWorkflowOperation(
+        CardRemovalWorkflow.run,
+        request,
+        id=removal_workflow_id(request.payment_method_id),
+        task_queue=TaskQueue.PAYMENTS,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+    )
+    call = client.execute_update_with_start_workflow(
+        CardRemovalWorkflow.removed, start_workflow_operation=operation, id="removed"
+    )
+    await _within(call, wait_seconds)
+
+
+async def renew_card(client: Client, request: CardRenewal, wait_seconds: float) -> None:
+    """Starts the renewal, or attaches to it, and waits for its end or until the wait runs out."""
+    try:
+        handle = await client.start_workflow(
+            CardRenewalWorkflow.run,
+            request,
+            id=renewal_workflow_id(request.payment_method_id, request.exp_year, request.exp_month),
+            task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        )
     except RPCError as error:
         raise _unreachable() from error
     await _within(handle.result(), wait_seconds)

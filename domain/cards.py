@@ -27,6 +27,9 @@ _BRAND_RANGES: tuple[tuple[str, int, int, frozenset[int]], ...] = (
 SHORTEST_NUMBER = min(min(lengths) for *_, lengths in _BRAND_RANGES)
 LONGEST_NUMBER = max(max(lengths) for *_, lengths in _BRAND_RANGES)
 
+# A year is two digits on the wire (YYMM); no issuer gives a card longer than this.
+LONGEST_VALIDITY_YEARS = 20
+
 
 def luhn_check_digit(payload: str) -> str:
     """The check digit for the digits `payload` (ISO/IEC 7812-1, annex B)."""

@@ -5,12 +5,116 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import date, timedelta
+from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.ids import EVENT, derived_id
 from domain.verifications import VerificationOpening, VerificationResult
-from store.queries import Row
+from store.models.platform import PaymentMethod
+from store.queries import PageRequest, Row
+
+# How many days before the last day of its expiry month a card's user is reminded of it.
+_FIRST_REMINDER_DAYS: Final = 30
+_LAST_REMINDER_DAYS: Final = 7
+
+
+async def list_payment_methods(
+    connection: AsyncConnection, user_id: str, page: PageRequest
+) -> tuple[Sequence[Row], bool]:
+    """One page of a user's methods that were not removed, newest first, and whether there are more.
+
+    A cursor that is not the user's gives an empty page.
+    """
+    mine = PaymentMethod.user_id == user_id
+    query = select(*PaymentMethod.__table__.columns).where(mine, PaymentMethod.status != "removed")
+    key = tuple_(PaymentMethod.created_at, PaymentMethod.id)
+    cursor_id = page.starting_after or page.ending_before
+    if cursor_id is not None:
+        cursor = select(PaymentMethod.created_at, PaymentMethod.id).where(mine, PaymentMethod.id == cursor_id)
+        found = (await connection.execute(cursor)).one_or_none()
+        if found is None:
+            return [], False
+        bound = tuple_(found.created_at, found.id)
+        query = query.where(key < bound if page.starting_after else key > bound)
+    backwards = page.ending_before is not None
+    columns = (PaymentMethod.created_at, PaymentMethod.id)
+    order = [column.asc() if backwards else column.desc() for column in columns]
+    rows = (await connection.execute(query.order_by(*order).limit(page.limit + 1))).mappings().all()
+    shown = list(rows[: page.limit])
+    return (shown[::-1] if backwards else shown), len(rows) > page.limit
+
+
+async def set_label(connection: AsyncConnection, payment_method_id: str, label: str | None) -> None:
+    await connection.execute(_LABEL, {"id": payment_method_id, "label": label})
+
+
+async def set_default(connection: AsyncConnection, user_id: str, payment_method_id: str, *, default: bool) -> bool:
+    """Makes an active method the user's default, the only one, or no default; False if it is not active (any more)."""
+    # Two that become the default at once wait for each other here.
+    await connection.execute(_LOCK_USER, {"user": user_id})
+    if default:
+        await connection.execute(_NO_OTHER_DEFAULT, {"user": user_id, "id": payment_method_id})
+    changed = await connection.execute(_DEFAULT, {"id": payment_method_id, "default": default})
+    return bool(changed.rowcount)
+
+
+async def remove_payment_method(connection: AsyncConnection, payment_method_id: str) -> None:
+    """From now on nothing is paid with it. Doing it again changes nothing."""
+    row = (await connection.execute(_REMOVE, {"id": payment_method_id})).mappings().one_or_none()
+    if row is not None:
+        await _tell(connection, "payment_method.removed", row)
+
+
+async def renew_payment_method(
+    connection: AsyncConnection, payment_method_id: str, exp_year: int, exp_month: int
+) -> None:
+    """The card's later expiry. Doing it again changes nothing, nor does an expiry before the one that stands."""
+    values = {"id": payment_method_id, "year": exp_year, "month": exp_month}
+    row = (await connection.execute(_RENEW, values)).mappings().one_or_none()
+    if row is not None:
+        await _tell(connection, "payment_method.renewed", row)
+
+
+async def remind_of_expiry(connection: AsyncConnection, today: date, limit: int = 500) -> int:
+    """Leaves an event for cards that expire within 30 and within 7 days, once for each; how many it were.
+
+    `today` is in UTC. A card is good through the last day of its month. Call it until it has nothing left to do.
+    """
+    until = today + timedelta(days=_FIRST_REMINDER_DAYS)
+    values = {
+        "today": today,
+        "year": today.year,
+        "month": today.month,
+        "last_year": until.year,
+        "last_month": until.month,
+        "first": _FIRST_REMINDER_DAYS,
+        "last": _LAST_REMINDER_DAYS,
+        "limit": limit,
+    }
+    due = (await connection.execute(_EXPIRING, values)).mappings().all()
+    for row in due:
+        await connection.execute(_REMINDED, dict(row))
+        await _tell(connection, "payment_method.expiring", row, days=row["days"])
+    return len(due)
+
+
+async def _tell(connection: AsyncConnection, event: str, row: Row, **more: Any) -> None:
+    """Leaves an event of the method, whose row the caller's transaction has locked."""
+    shown = ("account_id", "user_id", "brand", "last4", "exp_month", "exp_year")
+    sequence = int(await connection.scalar(_NEXT, {"id": row["id"]}) or 0)
+    await connection.execute(
+        _EVENT,
+        {
+            "event_id": derived_id(EVENT, row["id"], str(sequence)),
+            "id": row["id"],
+            "sequence": sequence,
+            "type": event,
+            "data": json.dumps({name: row[name] for name in shown} | more),
+        },
+    )
 
 
 async def open_verification(connection: AsyncConnection, opening: VerificationOpening) -> None:
@@ -100,3 +204,57 @@ SELECT {_COLUMNS} WHERE asked.payment_method_id = :id AND (asked.requested_at, a
     SELECT requested_at, id FROM platform.card_verifications WHERE id = :after AND payment_method_id = :id)
 ORDER BY asked.requested_at DESC, asked.id DESC LIMIT :limit
 """)  # noqa: S608 - no part of it comes from outside
+
+_LABEL = text("UPDATE platform.payment_methods SET label = :label WHERE id = :id AND status <> 'removed'")
+
+_LOCK_USER = text("SELECT FROM platform.users WHERE id = :user FOR NO KEY UPDATE")
+
+_NO_OTHER_DEFAULT = text("""
+UPDATE platform.payment_methods SET is_default = false WHERE user_id = :user AND is_default AND id <> :id
+""")
+
+_DEFAULT = text("UPDATE platform.payment_methods SET is_default = :default WHERE id = :id AND status = 'active'")
+
+_TOLD = "RETURNING id, account_id, user_id, brand, last4, exp_month, exp_year"
+
+_REMOVE = text(f"""
+UPDATE platform.payment_methods SET status = 'removed' WHERE id = :id AND status <> 'removed' {_TOLD}
+""")  # noqa: S608 - no part of it comes from outside
+
+_RENEW = text(f"""
+UPDATE platform.payment_methods SET exp_year = :year, exp_month = :month
+WHERE id = :id AND status = 'active' AND (exp_year, exp_month) < (:year, :month) {_TOLD}
+""")  # noqa: S608 - no part of it comes from outside
+
+# The last day of the month is `left` days away. Other reminders that run now take other cards.
+_EXPIRING = text("""
+WITH expiring AS (
+    SELECT id, (make_date(exp_year, exp_month, 1) + interval '1 month' - interval '1 day')::date - :today AS left_days
+    FROM platform.payment_methods
+    WHERE type = 'card' AND status = 'active'
+        AND (exp_year, exp_month) BETWEEN (:year, :month) AND (:last_year, :last_month)
+), wanted AS (
+    SELECT id, CASE WHEN left_days <= :last THEN :last ELSE :first END AS days
+    FROM expiring WHERE left_days BETWEEN 0 AND :first
+)
+SELECT method.id, account_id, user_id, brand, last4, exp_month, exp_year, wanted.days
+FROM wanted JOIN platform.payment_methods AS method USING (id)
+WHERE NOT EXISTS (
+    SELECT FROM platform.card_expiry_reminders AS given
+    WHERE given.payment_method_id = method.id AND given.days = wanted.days
+        AND (given.exp_year, given.exp_month) = (method.exp_year, method.exp_month))
+ORDER BY method.id LIMIT :limit
+FOR NO KEY UPDATE OF method SKIP LOCKED
+""")
+
+_REMINDED = text("""
+INSERT INTO platform.card_expiry_reminders (payment_method_id, exp_year, exp_month, days)
+VALUES (:id, :exp_year, :exp_month, :days)
+""")
+
+_NEXT = text("SELECT coalesce(max(subject_sequence), 0) + 1 FROM platform.outbox WHERE subject_id = :id")
+
+_EVENT = text("""
+INSERT INTO platform.outbox (id, subject_id, subject_sequence, type, data)
+VALUES (:event_id, :id, :sequence, :type, CAST(:data AS jsonb))
+""")

@@ -131,15 +131,6 @@ async def find_payment_method(connection: AsyncConnection, payment_method_id: st
     return (await connection.execute(_PAYMENT_METHOD, {"id": payment_method_id})).mappings().one_or_none()
 
 
-async def list_payment_methods(connection: AsyncConnection, user_id: str) -> Sequence[Row]:
-    query = (
-        select(*PaymentMethod.__table__.columns)
-        .where(PaymentMethod.user_id == user_id, PaymentMethod.status != "removed")
-        .order_by(PaymentMethod.created_at.desc(), PaymentMethod.id.desc())
-    )
-    return (await connection.execute(query)).mappings().all()
-
-
 async def activate_payment_method(connection: AsyncConnection, token_id: str) -> None:
     """The card of `token_id` may be used from now on. Doing it again changes nothing; a removed one stays removed."""
     await connection.execute(

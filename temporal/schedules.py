@@ -18,9 +18,11 @@ from temporalio.client import (
     Client,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
+    ScheduleCalendarSpec,
     ScheduleIntervalSpec,
     ScheduleOverlapPolicy,
     SchedulePolicy,
+    ScheduleRange,
     ScheduleSpec,
     ScheduleUpdate,
     ScheduleUpdateInput,
@@ -47,6 +49,14 @@ class Schedule:
 
 
 SCHEDULES: Sequence[Schedule] = (
+    # Ten in the morning, UTC. A day that was missed altogether is made up for by the next.
+    Schedule(
+        "card-expiry-reminders",
+        "card-expiry-reminders",
+        (),
+        ScheduleSpec(calendars=[ScheduleCalendarSpec(hour=[ScheduleRange(10)])]),
+        catchup=timedelta(hours=12),
+    ),
     # A run that has found something goes on until it is mended, so the next one is skipped meanwhile.
     Schedule(
         "invariants", "invariants", (), ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=10))])

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date
 
-from domain.cards import card_brand, expired, luhn_valid
+from domain.cards import LONGEST_VALIDITY_YEARS, card_brand, expired, luhn_valid
 from vault.errors import InvalidCard
-
-# A year is two digits on the wire (YYMM); no issuer gives a card longer than 20 years.
-_LONGEST_VALIDITY_YEARS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ def checked_brand(card: NewCard, today: date) -> str:
         raise InvalidCard("number", "card_not_supported")
     if not 1 <= card.exp_month <= 12:
         raise InvalidCard("exp_month", "invalid_expiry_month")
-    if not 2000 <= card.exp_year <= today.year + _LONGEST_VALIDITY_YEARS:
+    if not 2000 <= card.exp_year <= today.year + LONGEST_VALIDITY_YEARS:
         raise InvalidCard("exp_year", "invalid_expiry_year")
     if expired(card.exp_year, card.exp_month, today):
         raise InvalidCard("exp_year", "expired_card")

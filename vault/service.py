@@ -150,6 +150,27 @@ class Vault:
         async with _reaching_stores():
             await self._transit.drop_cvc(token_id)
 
+    async def device_box(self, token_id: str) -> str:
+        """The box that names a device number to the network worker (`dpan`, `exp` YYMM, `psn`): it is to be ended.
+
+        Raises: as `provisioning_box`.
+        """
+        async with _reaching_stores():
+            stored = await self._tokens.numbers(token_id)
+            dpan = await self._in_hsm(lambda: self._decrypt(stored, stored.dpan, "dpan"))
+        exp = yymm(stored.exp_year, stored.exp_month)
+        return self._sealer.seal(PAN_PURPOSE, {"dpan": dpan, "exp": exp, "psn": stored.psn})
+
+    async def renew(self, token_id: str, exp_month: int, exp_year: int) -> None:
+        """An active token's card was issued anew with a later expiry. Repeating this changes nothing.
+
+        Raises:
+            NotFound: there is no such token.
+            TokenUnusable: it is not active, or its card expires later than that.
+        """
+        async with _reaching_stores():
+            await self._tokens.renew(token_id, exp_month, exp_year)
+
     async def issue_credential(self, command: IssueCredential) -> SealedCredential:
         """A credential for one authorization: the sealed device number, and a handle to its single-use cryptogram.
 

@@ -238,6 +238,30 @@ class TokenStore:
         if refused := refusal(TokenStatus(state), event):
             raise refused
 
+    async def renew(self, token_id: str, exp_month: int, exp_year: int) -> None:
+        """Gives an active token an expiry that is not before the one it has.
+
+        Raises:
+            NotFound: there is no such token.
+            TokenUnusable: it is not active, or `expiry_not_later`.
+        """
+        later = tuple_(VaultToken.exp_year, VaultToken.exp_month) <= (exp_year, exp_month)
+        renewed = (
+            update(VaultToken)
+            .where(VaultToken.token_id == token_id, VaultToken.state == TokenStatus.ACTIVE, later)
+            .values(exp_month=exp_month, exp_year=exp_year)
+            .returning(VaultToken.token_id)
+        )
+        async with self._autocommit.connect() as connection:
+            if (await connection.execute(renewed)).one_or_none() is not None:
+                return
+            state = await connection.scalar(select(VaultToken.state).where(VaultToken.token_id == token_id))
+        if state is None:
+            raise NotFound("token", token_id)
+        if state != TokenStatus.ACTIVE:
+            raise TokenUnusable(f"token_{state}", f"the token is {state}")
+        raise TokenUnusable("expiry_not_later", "the token's card expires later than that")
+
 
 def _unusable(status: TokenStatus, unexpired: bool) -> TokenUnusable:
     if status is not TokenStatus.ACTIVE:

@@ -170,6 +170,24 @@ class CardVerification:
 
 
 @dataclass(frozen=True, slots=True)
+class CardRemoval:
+    """A card that its user, or the account, does not want any more."""
+
+    payment_method_id: str
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardRenewal:
+    """A card that was issued anew under its number, with a later expiry."""
+
+    payment_method_id: str
+    token_id: str
+    exp_month: int
+    exp_year: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetryRequest:
     """An operator asks for another try of a parked step, e.g. `network.reverse` (None: of all)."""
 

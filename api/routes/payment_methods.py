@@ -16,16 +16,24 @@ from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.presenters import card_object, payment_method_object, verification_object
 from api.routes.users import visible_user
 from api.schemas.common import Page
-from api.schemas.payment_methods import CardObject, NewCard, PaymentMethodObject, VerificationObject, VerifyBody
+from api.schemas.payment_methods import (
+    CardObject,
+    NewCard,
+    PaymentMethodChange,
+    PaymentMethodObject,
+    VerificationObject,
+    VerifyBody,
+)
 from api.verifications import credential_for, declined, new_verification, verified
-from api.workflow_calls import provision_token
+from api.workflow_calls import provision_token, remove_card, renew_card
 from domain.errors import Unavailable
 from domain.ids import PAYMENT_METHOD, VERIFICATION, derived_id
-from store.payment_methods import latest_verifications, list_verifications
-from store.queries import Row, find_payment_method, list_payment_methods
+from store.payment_methods import latest_verifications, list_payment_methods, list_verifications, set_default, set_label
+from store.queries import PageRequest, Row, find_payment_method
 from vault.cards import NewCard as VaultCard
 from vault.errors import InvalidCard
 from vault.tokens import TokenizedCard
+from workflows.messages import CardRemoval, CardRenewal
 
 router = APIRouter(prefix="/v1/payment_methods", tags=["Payment methods"])
 
@@ -60,6 +68,9 @@ async def add_card(
     payment_method_id = derived_id(PAYMENT_METHOD, card.token_id)
     await _insert(context, caller, body.user, payment_method_id, card)
     method = await visible_payment_method(context, caller, payment_method_id)
+    if method["status"] == "removed":
+        # Its token is about to be deleted; a moment later the same card is a new one.
+        raise ApiError("payment_method_unusable", "The card is being removed. Try again with the same key.")
     verification = None
     if body.verify:
         verification_id = derived_id(VERIFICATION, reservation.resource_id)
@@ -102,7 +113,8 @@ async def verify_payment_method(
     The security code that came with the card goes along if this is the first that is asked of the card's issuer.
     """
     method = await visible_payment_method(context, caller, payment_method_id)
-    _must_be_usable_card(method)
+    _must_be_card(method)
+    _must_be_active(method)
     reservation = await reserve(context.reader, request, caller, key, VERIFICATION, body.model_dump(mode="json"))
     if reservation.response is not None:
         return reservation.response
@@ -132,21 +144,91 @@ async def list_card_verifications(
 async def get_payment_method(
     payment_method_id: str, context: Context, caller: Caller
 ) -> CardObject | PaymentMethodObject:
-    method = await visible_payment_method(context, caller, payment_method_id)
-    verification = await _latest_verification(context, payment_method_id)
-    return payment_method_object(method, verification, context.settings.livemode)
+    return await _shown(context, caller, payment_method_id)
 
 
-@router.get("", summary="List a user's payment methods")
+@router.get("", summary="List a user's payment methods, newest first")
 async def list_user_payment_methods(
-    context: Context, caller: Caller, user: str = Query()
+    context: Context,
+    caller: Caller,
+    user: str = Query(),
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
 ) -> Page[CardObject | PaymentMethodObject]:
+    """Those that were not removed."""
+    if starting_after and ending_before:
+        raise ApiError("parameter_invalid", "Give starting_after or ending_before, not both.", "ending_before")
     await visible_user(context, caller, user, "user")
     async with context.reader.connect() as connection:
-        rows = await list_payment_methods(connection, user)
+        page = PageRequest(limit, starting_after, ending_before)
+        rows, has_more = await list_payment_methods(connection, user, page)
         verifications = await latest_verifications(connection, [row["id"] for row in rows])
     data = [payment_method_object(row, verifications.get(row["id"]), context.settings.livemode) for row in rows]
-    return Page(url="/v1/payment_methods", has_more=False, data=data)
+    return Page(url="/v1/payment_methods", has_more=has_more, data=data)
+
+
+@router.patch(
+    "/{payment_method_id}",
+    response_model=CardObject | PaymentMethodObject,
+    summary="Change a payment method",
+    responses={202: {"model": CardObject, "description": "Its network has not heard of the new expiry yet"}},
+)
+async def change_payment_method(
+    payment_method_id: str, body: PaymentMethodChange, context: Context, caller: Caller
+) -> Response:
+    """Names it, makes it the user's default (or no default any more), or gives a card the later expiry of a new card
+    with the same number. Sending it again changes nothing more, so it needs no key.
+
+    `202` while the card's network has not heard of its new expiry: it shows the old one until then.
+    """
+    method = await visible_payment_method(context, caller, payment_method_id)
+    _must_be_active(method)
+    if body.exp_year is not None and body.exp_month is not None:
+        await _renew(context, method, body.exp_year, body.exp_month)
+    async with context.engine.begin() as connection:
+        if body.default is not None and not await set_default(
+            connection, method["user_id"], payment_method_id, default=body.default
+        ):
+            raise ApiError("payment_method_unusable", "The payment method was removed.")
+        if "label" in body.model_fields_set:
+            await set_label(connection, payment_method_id, body.label)
+    shown = await _shown(context, caller, payment_method_id)
+    renewed = body.exp_year is None or (
+        isinstance(shown, CardObject) and (shown.exp_year, shown.exp_month) == (body.exp_year, body.exp_month)
+    )
+    return JSONResponse(shown.model_dump(mode="json"), 200 if renewed else 202)
+
+
+@router.delete(
+    "/{payment_method_id}",
+    response_model=CardObject,
+    summary="Remove a card",
+    responses={202: {"model": CardObject, "description": "Accepted, not removed yet: repeat the request"}},
+)
+async def remove_payment_method(payment_method_id: str, context: Context, caller: Caller) -> Response:
+    """From the answer on nothing is paid with it. What was paid with it is captured, voided and refunded as before.
+
+    Its number is erased, and its network told. Removing it again changes nothing.
+    """
+    method = await visible_payment_method(context, caller, payment_method_id)
+    _must_be_card(method)
+    if method["status"] == "pending":
+        raise ApiError("payment_method_pending", "The payment method is pending.")
+    if method["status"] != "removed":
+        removal = CardRemoval(payment_method_id, method["token_id"])
+        await remove_card(context.temporal, removal, context.settings.wait_seconds)
+    shown = await _shown(context, caller, payment_method_id)
+    return JSONResponse(shown.model_dump(mode="json"), 200 if shown.status == "removed" else 202)
+
+
+async def _renew(context: ApiContext, method: Row, exp_year: int, exp_month: int) -> None:
+    _must_be_card(method)
+    if (exp_year, exp_month) < (method["exp_year"], method["exp_month"]):
+        raise ApiError("parameter_invalid", "The card expires later than that already.", "exp_year")
+    if (exp_year, exp_month) > (method["exp_year"], method["exp_month"]):
+        renewal = CardRenewal(method["id"], method["token_id"], exp_month, exp_year)
+        await renew_card(context.temporal, renewal, context.settings.wait_seconds)
 
 
 async def visible_payment_method(
@@ -160,12 +242,21 @@ async def visible_payment_method(
     return row
 
 
-def _must_be_usable_card(method: Row) -> None:
+def _must_be_card(method: Row) -> None:
     if method["type"] != "card":
-        raise ApiError("payment_method_no_card", "Only cards are verified by their issuers.")
+        raise ApiError("payment_method_no_card", "The payment method is no card.")
+
+
+def _must_be_active(method: Row) -> None:
     if method["status"] != "active":
         code = "payment_method_pending" if method["status"] == "pending" else "payment_method_unusable"
         raise ApiError(code, f"The payment method is {method['status']}.")
+
+
+async def _shown(context: ApiContext, caller: Principal, payment_method_id: str) -> CardObject | PaymentMethodObject:
+    method = await visible_payment_method(context, caller, payment_method_id)
+    verification = await _latest_verification(context, payment_method_id)
+    return payment_method_object(method, verification, context.settings.livemode)
 
 
 async def _latest_verification(context: ApiContext, payment_method_id: str) -> Row | None:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.schemas.common import STORABLE, CurrencyCode, RequestModel, ResponseModel, Str, Timestamp
+from api.schemas.common import STORABLE, CurrencyCode, RequestModel, ResponseModel, Str, Text, Timestamp
 from api.schemas.payments import MerchantBody
-from domain.cards import card_brand, expired, luhn_valid
+from domain.cards import LONGEST_VALIDITY_YEARS, card_brand, expired, luhn_valid
 
 
 class NewCard(RequestModel):
@@ -53,6 +53,28 @@ class VerifyBody(RequestModel):
     currency: CurrencyCode = "USD"
 
 
+class PaymentMethodChange(RequestModel):
+    """What is left out stays as it is. A later expiry takes both of its parts; `label` null takes the label away."""
+
+    label: Annotated[Text, Field(max_length=50)] | None = None
+    default: bool | None = None
+    exp_month: Annotated[int, Field(ge=1, le=12, examples=[12])] | None = None
+    exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2034])] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.exp_month is None) != (self.exp_year is None):
+            missing = "exp_month" if self.exp_month is None else "exp_year"
+            raise PydanticCustomError("parameter_missing", "an expiry has a month and a year", {"param": missing})
+        if self.exp_year is not None and self.exp_month is not None:
+            today = datetime.now(UTC).date()
+            if expired(self.exp_year, self.exp_month, today):
+                raise PydanticCustomError("expired_card", "the card has expired", {"param": "exp_year"})
+            if self.exp_year > today.year + LONGEST_VALIDITY_YEARS:
+                raise PydanticCustomError("parameter_invalid", "no card is valid for so long", {"param": "exp_year"})
+        return self
+
+
 class VerificationObject(ResponseModel):
     """What came of asking a card's issuer about it. `network_reference` is the network's number of the question (RRN).
 
@@ -80,15 +102,22 @@ class PaymentMethodObject(ResponseModel):
     id: str
     user: str
     last4: str
+    label: str | None = None
+    default: bool = False
     status: Literal["pending", "active", "removed"]
     livemode: bool
     created: Timestamp
+    removed: Timestamp | None = None
 
 
 class CardObject(PaymentMethodObject):
+    """`funding` and `country` (the issuer's) are what the BIN says; null where that is not known."""
+
     type: Literal["card"] = "card"
     brand: str
     bin: str
+    funding: Literal["credit", "debit", "prepaid"] | None = None
+    country: str | None = None
     exp_month: int
     exp_year: int
     verification: VerificationObject | None = None

@@ -83,6 +83,9 @@ class PaymentMethod(Base):
     status: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     type: Mapped[str] = mapped_column(server_default=text("'card'"))
+    label: Mapped[str | None]
+    is_default: Mapped[bool] = mapped_column(server_default=text("false"))
+    removed_at: Mapped[datetime | None]
 
 
 class CardVerification(Base):
@@ -113,6 +116,19 @@ class CardVerificationResult(Base):
     rrn: Mapped[str | None]
     approval_code: Mapped[str | None]
     decided_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class CardExpiryReminder(Base):
+    """That a user was reminded of a card's expiry, `days` (30 or 7) before. Rows are only added."""
+
+    __tablename__ = "card_expiry_reminders"
+    __table_args__ = {"schema": "platform"}  # noqa: RUF012
+
+    payment_method_id: Mapped[str] = mapped_column(primary_key=True)
+    exp_year: Mapped[int] = mapped_column(primary_key=True)
+    exp_month: Mapped[int] = mapped_column(primary_key=True)
+    days: Mapped[int] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

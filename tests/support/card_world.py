@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
-from temporalio.client import Client, WorkflowHandle
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from activities.contracts import CredentialRequest, ProvisioningBox, TokenRef
+from activities.contracts import CardExpiry, CredentialRequest, DeviceBox, ProvisioningBox, TokenRef, TokenRenewed
 from activities.payment_methods import PaymentMethodActivities
 from domain.currency import Currency
 from domain.ids import (
@@ -25,18 +25,22 @@ from domain.ids import (
     VERIFICATION,
     new_id,
     provisioning_workflow_id,
+    removal_workflow_id,
+    renewal_workflow_id,
     verification_workflow_id,
 )
 from domain.merchants import Merchant
-from domain.network import ProvisionCommand, SealedCredential, VerifyCommand
+from domain.network import DeprovisionCommand, ProvisionCommand, SealedCredential, VerifyCommand
 from domain.outcomes import Acknowledged, Approved, Declined, Unknown
 from domain.verifications import VerificationResult
 from store.payment_methods import find_verification
+from store.queries import find_payment_method
 from temporal.task_queues import TaskQueue
 from tests.support.world import NOW, Script
 from workers.registry import activity_worker, payments_worker
 from workflows.card_verification import CardVerificationWorkflow
-from workflows.messages import CardVerification, TokenProvisioning
+from workflows.cards import CardRemovalWorkflow, CardRenewalWorkflow
+from workflows.messages import CardRemoval, CardRenewal, CardVerification, TokenProvisioning
 from workflows.token_lifecycle import TokenProvisioningWorkflow
 
 NOTHING = Approved(0, "123456", "632512000001", "000001", NOW)
@@ -50,6 +54,10 @@ class CardOutside:
     verify: Script = field(default_factory=lambda: Script(NOTHING))
     provision: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
     activate: Script = field(default_factory=lambda: Script(None))
+    device_box: Script = field(default_factory=lambda: Script(DeviceBox("key.box")))
+    delete: Script = field(default_factory=lambda: Script(None))
+    renew: Script = field(default_factory=lambda: Script(TokenRenewed(renewed=True)))
+    deprovision: Script = field(default_factory=lambda: Script(Acknowledged(NOW)))
 
 
 class ScriptedCardVault:
@@ -69,6 +77,20 @@ class ScriptedCardVault:
     async def activate_token(self, token: TokenRef) -> None:
         await self._outside.activate.play(token)
 
+    @activity.defn(name="vault.device_box")
+    async def device_box(self, token: TokenRef) -> DeviceBox:
+        box: DeviceBox = await self._outside.device_box.play(token)
+        return box
+
+    @activity.defn(name="vault.delete_token")
+    async def delete_token(self, token: TokenRef) -> None:
+        await self._outside.delete.play(token)
+
+    @activity.defn(name="vault.renew_token")
+    async def renew_token(self, expiry: CardExpiry) -> TokenRenewed:
+        answer: TokenRenewed = await self._outside.renew.play(expiry)
+        return answer
+
 
 class ScriptedCardNetwork:
     def __init__(self, outside: CardOutside) -> None:
@@ -82,6 +104,11 @@ class ScriptedCardNetwork:
     @activity.defn(name="network.provision")
     async def provision(self, command: ProvisionCommand) -> Acknowledged:
         answer: Acknowledged = await self._outside.provision.play(command)
+        return answer
+
+    @activity.defn(name="network.deprovision")
+    async def deprovision(self, command: DeprovisionCommand) -> Acknowledged:
+        answer: Acknowledged = await self._outside.deprovision.play(command)
         return answer
 
 
@@ -122,6 +149,48 @@ class CardWorld:
             task_queue=TaskQueue.PAYMENTS,
         )
 
+    async def remove(self) -> WorkflowHandle[CardRemovalWorkflow, None]:
+        """Begins the removal; returns once nothing is paid with the card any more."""
+        card = self.verification
+        operation = WithStartWorkflowOperation(
+            CardRemovalWorkflow.run,
+            CardRemoval(card.payment_method_id, card.token_id),
+            id=removal_workflow_id(card.payment_method_id),
+            task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        )
+        await self.client.execute_update_with_start_workflow(
+            CardRemovalWorkflow.removed, start_workflow_operation=operation, id="removed"
+        )
+        return await operation.workflow_handle()
+
+    async def renew(self, exp_year: int, exp_month: int) -> None:
+        card = self.verification
+        handle = await self.client.start_workflow(
+            CardRenewalWorkflow.run,
+            CardRenewal(card.payment_method_id, card.token_id, exp_month, exp_year),
+            id=renewal_workflow_id(card.payment_method_id, exp_year, exp_month),
+            task_queue=TaskQueue.PAYMENTS,
+        )
+        await handle.result()
+
+    async def method(self) -> dict[str, Any]:
+        """The card as it is recorded."""
+        async with self.engine.connect() as connection:
+            found = await find_payment_method(connection, self.verification.payment_method_id)
+        assert found is not None
+        return dict(found)
+
+    async def events(self) -> list[str]:
+        """What was left in the outbox about the card, in order."""
+        async with self.engine.connect() as connection:
+            found = await connection.execute(
+                text("SELECT type FROM platform.outbox WHERE subject_id = :id ORDER BY subject_sequence"),
+                {"id": self.verification.payment_method_id},
+            )
+            return [row.type for row in found]
+
     async def row(self) -> dict[str, Any]:
         """The verification as it is recorded."""
         async with self.engine.connect() as connection:
@@ -143,12 +212,26 @@ async def open_card_world(client: Client, engine: AsyncEngine, status: str = "ac
     verification = await _new_card(engine, status)
     methods = PaymentMethodActivities(engine)
     vault, network = ScriptedCardVault(outside), ScriptedCardNetwork(outside)
+    local: Sequence[Callable[..., Any]] = [
+        methods.activate,
+        methods.open_verification,
+        methods.record_verification,
+        methods.remove,
+        methods.renew,
+        methods.remind_of_expiry,
+    ]
+    at_vault: Sequence[Callable[..., Any]] = [
+        vault.issue_credential,
+        vault.provisioning_box,
+        vault.activate_token,
+        vault.device_box,
+        vault.delete_token,
+        vault.renew_token,
+    ]
     async with (
-        payments_worker(client, [methods.activate, methods.open_verification, methods.record_verification], "test"),
-        activity_worker(
-            client, TaskQueue.VAULT, [vault.issue_credential, vault.provisioning_box, vault.activate_token], "test"
-        ),
-        activity_worker(client, TaskQueue.NETWORK, [network.verify, network.provision], "test"),
+        payments_worker(client, local, "test"),
+        activity_worker(client, TaskQueue.VAULT, at_vault, "test"),
+        activity_worker(client, TaskQueue.NETWORK, [network.verify, network.provision, network.deprovision], "test"),
     ):
         yield CardWorld(client, engine, outside, verification)
 

@@ -45,7 +45,8 @@ class Owner:
     async def method(self, kind: str = "card", **changes: Any) -> str:
         """A new payment method; a card has all that a card has, anything else nothing of it."""
         card = {"token": new_id(TOKEN), "brand": "visa", "bin": "424242", "month": 12, "year": 2030}
-        values = dict.fromkeys(card) if kind != "card" else card
+        bank = {"account_id": new_id("ba"), "routing": "110000000", "account_type": "checking"}
+        values = {**dict.fromkeys(card), **bank} if kind == "us_bank_account" else {**card, **dict.fromkeys(bank)}
         method_id = new_id(PAYMENT_METHOD)
         owner = {"id": method_id, "account": self.account_id, "user": self.user_id, "type": kind}
         await self.run(_METHOD, **owner, **{**values, **changes})
@@ -163,8 +164,11 @@ async def test_the_latest_verification_is_the_one_that_was_asked_for_last(owner:
 
 _METHOD = """
 INSERT INTO platform.payment_methods (
-    id, account_id, user_id, type, token_id, brand, bin, last4, exp_month, exp_year, status)
-VALUES (:id, :account, :user, :type, :token, :brand, :bin, '4242', :month, :year, 'active')
+    id, account_id, user_id, type, token_id, brand, bin, last4, exp_month, exp_year, status,
+    bank_account_id, routing_number, account_type)
+VALUES (
+    :id, :account, :user, :type, :token, :brand, :bin, '4242', :month, :year, 'active',
+    :account_id, :routing, :account_type)
 """
 
 _ASK = """

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from domain.cards import card_brand, luhn_check_digit, luhn_valid
 from domain.errors import NotFound
 from domain.ids import USER, new_id
-from sealing import PROVISIONING_PURPOSE, Sealer, Unsealer
+from sealing import PAN_PURPOSE, PROVISIONING_PURPOSE, Sealer, Unsealer
 from store.engine import create_engine
 from vault.cards import NewCard
 from vault.errors import InvalidCard, TokenRangeFull, TokenUnusable, VaultUnavailable
@@ -205,7 +205,7 @@ async def test_the_database_refuses_what_wrong_code_might_do(vault: Vault, engin
     [
         "UPDATE vault.tokens SET atc = atc - 1 WHERE token_id = :id",
         "UPDATE vault.tokens SET atc = atc + 2 WHERE token_id = :id",
-        "UPDATE vault.tokens SET exp_year = exp_year + 1 WHERE token_id = :id",
+        "UPDATE vault.tokens SET exp_year = exp_year - 1 WHERE token_id = :id",
         "UPDATE vault.tokens SET state = 'inactive' WHERE token_id = :id",
     ],
 )
@@ -251,3 +251,28 @@ async def test_an_unreachable_database_is_a_named_error(redis: Redis, provider: 
         await vault.activate("tok_any")
     vault.close()
     await nowhere.dispose()
+
+
+async def test_the_box_of_a_device_number_names_it_and_no_card_number(vault: Vault, unsealer: Unsealer) -> None:
+    token = await vault.tokenize(VISA, new_id(USER))
+    provisioned = unsealer.open(PROVISIONING_PURPOSE, await vault.provisioning_box(token.token_id))
+    content = unsealer.open(PAN_PURPOSE, await vault.device_box(token.token_id))
+    assert content == {"dpan": provisioned["dpan"], "exp": provisioned["exp"], "psn": "00"}
+    await vault.delete(token.token_id, TokenReason.CONSUMER_DELETED)
+    with pytest.raises(TokenUnusable):
+        await vault.device_box(token.token_id)
+
+
+async def test_an_active_token_takes_a_later_expiry_and_no_earlier_one(vault: Vault, unsealer: Unsealer) -> None:
+    token = await vault.tokenize(VISA, new_id(USER))
+    with pytest.raises(TokenUnusable, match="inactive"):
+        await vault.renew(token.token_id, 1, 2040)
+    await vault.activate(token.token_id)
+    for _ in range(2):
+        await vault.renew(token.token_id, 1, 2040)
+    assert unsealer.open(PROVISIONING_PURPOSE, await vault.provisioning_box(token.token_id))["exp"] == "4001"
+    with pytest.raises(TokenUnusable) as refused:
+        await vault.renew(token.token_id, 12, 2039)
+    assert refused.value.code == "expiry_not_later"
+    with pytest.raises(NotFound):
+        await vault.renew("tok_absent", 1, 2040)
