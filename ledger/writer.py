@@ -55,11 +55,30 @@ class LedgerWriter:
             ledger.errors.LedgerError: the chain is refused; nothing of it was applied.
             sqlalchemy.exc.DBAPIError: the database failed. What only another caller's chain caused is not raised here.
         """
-        waiting = _Waiting(encode(chain), asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        if not self._called() and len(self._writers) < self._at_once:
+        waiting = self._wait([encode(chain)])
+        return await waiting[0].answer
+
+    async def commit_each(self, chains: Sequence[Sequence[Step]]) -> list[Outcome]:
+        """As if each of `chains` were committed by a caller of its own: a refusal is among the outcomes, not raised.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database failed at one of them; the others may stand or not.
+        """
+        waiting = self._wait([encode(chain) for chain in chains])
+        answers = await asyncio.gather(*(each.answer for each in waiting), return_exceptions=True)
+        outcomes: list[Outcome] = []
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, LedgerError):
+                raise answer
+            outcomes.append(answer)
+        return outcomes
+
+    def _wait(self, chains: Sequence[Encoded]) -> list[_Waiting]:
+        waiting = [_Waiting(chain, asyncio.get_running_loop().create_future()) for chain in chains]
+        self._queue += waiting
+        if waiting and not self._called() and len(self._writers) < self._at_once:
             self._start()
-        return await waiting.answer
+        return waiting
 
     def _called(self) -> bool:
         """Whether a writer was idle, and is not any more."""
