@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from api.app import create_app
 from api.context import ApiContext
-from api.identity import open_identity
+from api.identity import open_identity, open_redis
+from api.rate_limits import RateLimits
 from config.logs import configure_logging
 from config.runtime import settle
 from config.settings import (
@@ -19,6 +20,7 @@ from config.settings import (
     DatabaseSettings,
     DocumentSettings,
     HsmSettings,
+    RateLimitSettings,
     RedisSettings,
     SealingSettings,
     TemporalSettings,
@@ -28,6 +30,7 @@ from sealing import Sealer
 from store.engine import create_engine, reading
 from temporal.client import connect
 from temporal.turns import InTurn
+from vault.bank_accounts import BankAccountVault
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
@@ -51,11 +54,15 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
         sealer = Sealer(SealingSettings().public_key.get_secret_value())
         vault = Vault(engine, redis, provider, sealer)
         stack.callback(vault.close)
+        # Without a key to seal with: numbers go in here, and come out for the bank zone elsewhere.
+        bank_accounts = BankAccountVault(engine, provider)
+        stack.callback(bank_accounts.close)
         personal_keys = PersonalKeys(engine, redis, provider)
         stack.callback(personal_keys.close)
         documents = DocumentStorage(Bucket.of(DocumentSettings()))
         stack.push_async_callback(documents.close)
-        identity = await open_identity(settings, engine, stack)
+        quick = open_redis(stack)
+        identity = await open_identity(settings, engine, quick, stack)
         settle()
         yield ApiContext(
             settings=settings,
@@ -69,9 +76,11 @@ async def open_context(settings: ApiSettings) -> AsyncIterator[ApiContext]:
                 interceptors=[InTurn()],
             ),
             vault=vault,
+            bank_accounts=bank_accounts,
             personal_keys=personal_keys,
             documents=documents,
             identity=identity,
+            limits=RateLimits(quick, RateLimitSettings()),
         )
 
 
@@ -79,7 +88,16 @@ def main() -> None:
     configure_logging()
     settings = ApiSettings()
     app = create_app(lambda: open_context(settings), settings.max_body_bytes, settings.max_upload_bytes)
-    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_config=None)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        # uvicorn believes whoever connects from this machine, if it is not told otherwise.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+    )
 
 
 if __name__ == "__main__":

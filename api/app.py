@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
@@ -21,8 +22,10 @@ from starlette.exceptions import HTTPException
 from api.context import ApiContext
 from api.errors import CATALOGUE, ApiError, unavailable
 from api.middleware import BodyLimit, RequestIds
-from api.routes import auth, disputes, onboarding, payment_methods, payments, settlement, users
+from api.rate_limits import RateLimited, RateLimitHeaders
+from api.routes import api_keys, auth, disputes, onboarding, payment_methods, payments, registration, settlement, users
 from api.schemas.common import ErrorAnswer
+from api.scopes import declare
 
 _log = logging.getLogger("durapay.api")
 
@@ -46,6 +49,7 @@ _ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
         413: "Body too large",
         415: "Unsupported content type",
         422: "Invalid parameter",
+        429: "Too many requests",
         503: "Try again",
     }.items()
 }
@@ -76,7 +80,9 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         dependencies=[Depends(_refuse_unknown), Depends(_refuse_nul)],
     )
     for router in (
+        registration.router,
         auth.router,
+        api_keys.router,
         users.router,
         onboarding.router,
         payment_methods.router,
@@ -86,9 +92,11 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
     ):
         app.include_router(router)
     _document_keys(app)
+    declare([route for route in app.routes if isinstance(route, APIRoute)])
     _add_pages(app)
     _add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_upload_bytes=max_upload_bytes)
+    app.add_middleware(RateLimitHeaders)
     app.add_middleware(RequestIds)
     return app
 
@@ -142,6 +150,8 @@ def _add_pages(app: FastAPI) -> None:
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> JSONResponse:
+        if isinstance(error, RateLimited):
+            request.state.rate_limit = error.standing
         return _answer(request, error)
 
     @app.exception_handler(RequestValidationError)

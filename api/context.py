@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
+from api.rate_limits import RateLimits
 from config.settings import ApiSettings
 from documents.storage import DocumentStorage
 from identity.service import Identity
+from vault.bank_accounts import BankAccountVault
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 
@@ -25,9 +27,11 @@ class ApiContext:
     reader: AsyncEngine
     temporal: Client
     vault: Vault
+    bank_accounts: BankAccountVault
     personal_keys: PersonalKeys
     documents: DocumentStorage
     identity: Identity
+    limits: RateLimits
 
 
 async def _context(request: Request) -> ApiContext:

@@ -259,6 +259,8 @@ class ApiSettings(_Settings):
     jwt_issuer: str = "https://durapay.local"
     jwt_audience: str = "durapay-api"
     livemode: bool = False
+    # Not every originating bank debits savings accounts.
+    savings_accounts: bool = True
     # Whose word on the client's address counts (addresses or networks, with commas; `*` is everybody): the gateway's.
     trusted_proxies: str = ""
 

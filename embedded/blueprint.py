@@ -28,6 +28,14 @@ _TOKEN_LABEL = "durapay"  # noqa: S105 - a name
 _SES_REGION = "eu-central-1"
 _SES_SENDER = "receipts@durapay.example"
 _DOCUMENTS_REGION = "eu-central-1"
+# Whoever plays with the platform on one machine, or measures it, is one address and often one key.
+_RATE_LIMITS = {
+    "DURAPAY_RATE_LIMIT_READS": "120000/6000/120000",
+    "DURAPAY_RATE_LIMIT_WRITES": "120000/6000/120000",
+    "DURAPAY_RATE_LIMIT_MONEY": "120000/6000/120000",
+    "DURAPAY_RATE_LIMIT_SIGN_IN": "120000/6000/120000",
+    "DURAPAY_RATE_LIMIT_REFUSED_PER_ADDRESS": "6000",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +281,7 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_API_PORT": str(ports["api"]),
         # A browser keeps no passkeys for an IP address.
         "DURAPAY_PASSKEYS_ORIGIN": f"http://localhost:{ports['api']}",
+        **_RATE_LIMITS,
         "DURAPAY_IDENTITY_SECRET": state.secret("identity_secret"),
         "DURAPAY_CONTACT_CODES_SECRET": state.secret("contact_codes_secret"),
         "DURAPAY_CODEC_SERVER_PORT": str(ports["codec_server"]),

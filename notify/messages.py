@@ -16,6 +16,10 @@ class Kind(StrEnum):
     PAYMENT_REFUNDED = "payment_refunded"
     PAYMENT_REVERSED = "payment_reversed"
     STEP_UP_CODE = "step_up_code"
+    CARD_EXPIRING = "card_expiring"
+    CONTACT_CODE = "contact_code"
+    CONTACT_KNOWN = "contact_known"
+    SECURITY_NOTICE = "security_notice"
 
 
 class ChannelName(StrEnum):
@@ -35,6 +39,12 @@ CHANNELS: Mapping[Kind, tuple[ChannelName, ...]] = {
     Kind.PAYMENT_REFUNDED: _EVERYWHERE,
     Kind.PAYMENT_REVERSED: _EVERYWHERE,
     Kind.STEP_UP_CODE: (ChannelName.SMS, ChannelName.IN_APP),
+    # Not worth an SMS: nothing is wrong yet, and it comes twice.
+    Kind.CARD_EXPIRING: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    # These prove an address or speak to its owner, who need be no user: their recipient has that one address alone.
+    Kind.CONTACT_CODE: (ChannelName.SMS, ChannelName.EMAIL),
+    Kind.CONTACT_KNOWN: (ChannelName.SMS, ChannelName.EMAIL),
+    Kind.SECURITY_NOTICE: _EVERYWHERE,
 }
 
 CODE = "code"
@@ -46,6 +56,10 @@ REQUIRED_FACTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.PAYMENT_REFUNDED: ("amount", "merchant", "last4"),
     Kind.PAYMENT_REVERSED: ("amount", "merchant", "last4"),
     Kind.STEP_UP_CODE: ("amount", "merchant", CODE),
+    Kind.CARD_EXPIRING: ("last4", "expiry"),
+    Kind.CONTACT_CODE: ("contact_code", "purpose"),
+    Kind.CONTACT_KNOWN: (),
+    Kind.SECURITY_NOTICE: ("event", "when"),
 }
 
 

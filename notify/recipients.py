@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.ids import CONTACT_CODE
 from notify.messages import Recipient
 
 _USER = text("""
@@ -15,8 +16,23 @@ FROM platform.users WHERE id = :id
 """)
 
 
+# Who is sent a one-time code may be no user yet, and gets it at the address that it proves, and nowhere else.
+_ADDRESSEE = text("""
+SELECT coalesce(users.name, registration.name, '') AS name, code.kind, code.address, code.locale
+FROM identity.contact_codes code
+LEFT JOIN identity.registrations registration ON registration.id = code.registration_id
+LEFT JOIN platform.users users ON users.id = code.user_id
+WHERE code.id = :id
+""")
+
+
 async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient | None:
-    """The recipient `user_id`, or None when there is no such user (any more)."""
+    """The recipient `user_id`, or None when there is no such user (any more).
+
+    With the id of a one-time code (`otc_…`) it is whoever has the address that the code was made for.
+    """
+    if user_id.startswith(f"{CONTACT_CODE}_"):
+        return await _addressee(connection, user_id)
     row = (await connection.execute(_USER, {"id": user_id})).one_or_none()
     if row is None:
         return None
@@ -28,3 +44,11 @@ async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient
         push_tokens=tuple(row.push_tokens),
         locale=row.locale,
     )
+
+
+async def _addressee(connection: AsyncConnection, code_id: str) -> Recipient | None:
+    row = (await connection.execute(_ADDRESSEE, {"id": code_id})).one_or_none()
+    if row is None:
+        return None
+    address = {"email": row.address} if row.kind == "email" else {"phone": row.address}
+    return Recipient(user_id=code_id, name=row.name, locale=row.locale, **address)

@@ -1,4 +1,5 @@
-"""Tells payers what happened to their payments, from the events that the payments' transactions left behind.
+"""Tells people what happened to their payments and their access, from the events that the transactions left behind,
+and sends the one-time codes that prove their addresses.
 
 The database queues an event that a payer is to hear of in the transaction that writes it (`notify.owed`), so a crash
 loses none and a payment waits for none. A relay takes what is due, many at a time, and delivers it; several may run.
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.contact_codes import ContactCodes
 from domain.currency import Currency
 from domain.money import Money
 from notify.errors import DeliveryIncomplete, InvalidNotification
@@ -45,11 +47,18 @@ class Relay:
     """Delivers what is owed with `notifier`: at most `batch` at a time, looking every `pause_seconds` while idle."""
 
     def __init__(
-        self, engine: AsyncEngine, notifier: Notifier, *, batch: int = 32, pause_seconds: float = 0.25
+        self,
+        engine: AsyncEngine,
+        notifier: Notifier,
+        codes: ContactCodes,
+        *,
+        batch: int = 32,
+        pause_seconds: float = 0.25,
     ) -> None:
         # Each statement here is a transaction of its own.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._notifier = notifier
+        self._codes = codes
         self._batch = batch
         self._pause_seconds = pause_seconds
 
@@ -85,7 +94,9 @@ class Relay:
 
     async def _settle(self, row: Row[Any]) -> None:
         try:
-            await self._notifier.deliver(_notification(row))
+            notification = self._notification(row)
+            if notification is not None:
+                await self._notifier.deliver(notification)
         except InvalidNotification as error:
             _log.error("event %s cannot be told: %s", row.event_id, error)
             await self._execute(_GIVE_UP, event_id=row.event_id, reason=type(error).__name__)
@@ -107,8 +118,44 @@ class Relay:
         async with self._engine.connect() as connection:
             await connection.execute(statement, parameters)
 
+    def _notification(self, row: Row[Any]) -> Notification | None:
+        """What the event is told as; None where nothing is to be told any more."""
+        match row.type:
+            case "identity.code_asked":
+                return self._code(row)
+            case "identity.security_event":
+                when = f"{row.created_at:%Y-%m-%d %H:%M} UTC"
+                facts = {"event": str(row.data["event"]), "when": when}
+                return Notification(f"{row.subject_id}:notify", row.data["user_id"], Kind.SECURITY_NOTICE, facts)
+            case "payment_method.expiring":
+                return _expiry_notification(row)
+            case _:
+                return _payment_notification(row)
 
-def _notification(row: Row[Any]) -> Notification:
+    def _code(self, row: Row[Any]) -> Notification | None:
+        # Another one was sent since, or it is too late for it: what came then would only confuse.
+        if row.code_tells is None or row.code_is_over or row.data["sending"] != row.code_sends:
+            return None
+        key = f"{row.subject_id}:notify:{row.code_sends}"
+        match row.code_tells:
+            case "code":
+                code = self._codes.code(row.subject_id, row.code_sends, row.code_address)
+                facts = {"contact_code": code, "purpose": row.code_purpose}
+                return Notification(key, row.subject_id, Kind.CONTACT_CODE, facts)
+            case "known":
+                return Notification(key, row.subject_id, Kind.CONTACT_KNOWN, {})
+            case _:
+                return None
+
+
+def _expiry_notification(row: Row[Any]) -> Notification:
+    data = row.data
+    facts = {"last4": data["last4"], "expiry": f"{data['exp_month']:02}/{data['exp_year']}"}
+    key = f"{row.subject_id}:notify:expiring:{data['exp_year']}-{data['exp_month']:02}:{data['days']}"
+    return Notification(key, data["user_id"], Kind.CARD_EXPIRING, facts)
+
+
+def _payment_notification(row: Row[Any]) -> Notification:
     kind, step = _TOLD_AS[row.type]
     facts = {"merchant": row.merchant, "last4": row.last4}
     amount_minor = row.amount_minor
@@ -133,12 +180,15 @@ WITH due AS (
     RETURNING owed.event_id, owed.attempts, now() - owed.owed_since AS age
 )
 SELECT
-    claimed.event_id, claimed.attempts, claimed.age, event.type, event.data, payment.id AS payment_id,
+    claimed.event_id, claimed.attempts, claimed.age, event.type, event.data, event.subject_id, event.created_at,
+    code.tells AS code_tells, code.sends AS code_sends, code.address AS code_address, code.purpose AS code_purpose,
+    code.expires_at <= now() OR code.used_at IS NOT NULL AS code_is_over, payment.id AS payment_id,
     payment.user_id, payment.amount_minor, payment.currency, payment.merchant ->> 'name' AS merchant, method.last4
 FROM claimed
 JOIN platform.outbox event ON event.id = claimed.event_id
-JOIN platform.payments payment ON payment.id = event.subject_id
-JOIN platform.payment_methods method ON method.id = payment.payment_method_id
+LEFT JOIN identity.contact_codes code ON code.id = event.subject_id
+LEFT JOIN platform.payments payment ON payment.id = event.subject_id
+LEFT JOIN platform.payment_methods method ON method.id = payment.payment_method_id
 """)
 
 _DONE = text("DELETE FROM notify.owed WHERE event_id = :event_id")

@@ -1,6 +1,7 @@
 """Texts, from Jinja templates: per language and kind one file with a block for each text, and one for HTML.
 
-`reasons.json` of a language translates the decline codes of `domain.declines`.
+`reasons.json` of a language translates the decline codes of `domain.declines`, `events.json` says what happened to a
+user's access (a headline and a sentence).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _FOLDER = Path(__file__).parent / "templates"
 
 DEFAULT_LANGUAGE = "en"
 LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
+_EVENTS = {path.parent.name: json.loads(path.read_text("utf-8")) for path in _FOLDER.glob("*/events.json")}
 _REASONS = {path.parent.name: json.loads(path.read_text("utf-8")) for path in _FOLDER.glob("*/reasons.json")}
 
 
@@ -42,6 +44,9 @@ def render(notification: Notification, channel: ChannelName, recipient: Recipien
     # Only the SMS may know the code: a template of another channel that asks for it fails.
     facts = {name: value for name, value in notification.facts.items() if name != CODE or channel is ChannelName.SMS}
     named = {**facts, "name": recipient.name, "reason": _reason(language, facts)}
+    if "event" in facts:
+        events = _EVENTS[language]
+        named["event_title"], named["event_text"] = events.get(facts["event"], events["other"])
     # What a merchant calls itself, or a user, is one line; a line break in it could start a second headline.
     variables = {name: " ".join(value.split()) for name, value in named.items()}
     template = _ENVIRONMENT.get_template(f"{language}/{notification.kind}.txt.j2")

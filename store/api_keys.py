@@ -51,7 +51,7 @@ class NewKey:
     """What a key is to be.
 
     Raises:
-        ApiKeyInvalid: a publishable key with scopes or for an operator, or one that has expired already.
+        ApiKeyInvalid: a publishable or an operator's key with scopes, a publishable operator's, or none at all.
     """
 
     role: str = CLIENT
@@ -64,6 +64,8 @@ class NewKey:
     def __post_init__(self) -> None:
         if self.kind == PUBLISHABLE and (self.role != CLIENT or self.scopes is not None):
             raise ApiKeyInvalid("a publishable key has no scopes and is no operator's")
+        if self.role == OPERATOR and self.scopes is not None:
+            raise ApiKeyInvalid("an operator's key has no scopes: what operators may do is not divided")
         if self.lifetime is not None and self.lifetime <= timedelta():
             raise ApiKeyInvalid("a key must be good for some time")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
-from api.auth import Caller, Principal
+from api.auth import Caller, Principal, count_public
 from api.context import ApiContext, Context
 from api.errors import ApiError, missing, unavailable
 from api.schemas.auth import KeySetObject, Refresh, SessionRecordObject
@@ -17,14 +17,16 @@ from store.queries import find_user
 router = APIRouter(tags=["Sessions"])
 
 
-@router.get("/.well-known/jwks.json", summary="Retrieve the keys that sign session tokens")
+@router.get(
+    "/.well-known/jwks.json", dependencies=[Depends(count_public)], summary="Retrieve the keys that sign session tokens"
+)
 async def get_keys(context: Context, response: Response) -> KeySetObject:
     """Whoever verifies session tokens elsewhere may keep a copy for five minutes. A key is here before it signs."""
     response.headers["Cache-Control"] = "public, max-age=300"
     return KeySetObject(**(await context.identity.signing_keys.current()).as_jwks())
 
 
-@router.post("/v1/sessions/refresh", summary="Refresh a session")
+@router.post("/v1/sessions/refresh", dependencies=[Depends(count_public)], summary="Refresh a session")
 async def refresh_session(body: Refresh, context: Context) -> SessionObject:
     """A new pair of tokens for a refresh token, which is then used up. One that is used twice ends its session."""
     try:

@@ -135,7 +135,8 @@ CREATE TABLE identity.registrations (
 );
 CREATE INDEX ix_registrations_expires ON identity.registrations (expires_at) WHERE user_id IS NULL;
 
--- One-time codes. A code itself is nowhere: it follows from the row's id and a secret that the database has not.
+-- One-time codes. A code itself is nowhere: it follows from the row's id, how often it was sent, and a secret that the
+-- database has not. Sending again makes another code; the attempts are counted on.
 CREATE TABLE identity.contact_codes (
     id text CONSTRAINT pk_contact_codes PRIMARY KEY CONSTRAINT ck_contact_codes_id CHECK (id LIKE 'otc\\_%'),
     account_id text NOT NULL REFERENCES platform.accounts,
@@ -166,10 +167,11 @@ CREATE INDEX ix_contact_codes_expires ON identity.contact_codes (expires_at);
 CREATE FUNCTION identity.keep_contact_code() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.used_at IS NOT NULL OR NEW.attempts < OLD.attempts OR NEW.sends < OLD.sends
+        OR (NEW.sends = OLD.sends AND NEW.expires_at > OLD.expires_at)
         OR (NEW.id, NEW.account_id, NEW.purpose, NEW.registration_id, NEW.user_id, NEW.kind, NEW.address, NEW.tells,
-            NEW.created_at, NEW.expires_at)
+            NEW.created_at)
         IS DISTINCT FROM (OLD.id, OLD.account_id, OLD.purpose, OLD.registration_id, OLD.user_id, OLD.kind,
-            OLD.address, OLD.tells, OLD.created_at, OLD.expires_at) THEN
+            OLD.address, OLD.tells, OLD.created_at) THEN
         RAISE EXCEPTION 'a code is good once, for what it was made' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
@@ -202,7 +204,8 @@ ALTER TABLE platform.api_keys
     ADD COLUMN scopes text[],
     ADD COLUMN expires_at timestamptz,
     ADD COLUMN replaced_by text REFERENCES platform.api_keys,
-    ADD CONSTRAINT ck_api_keys_publishable CHECK (kind = 'secret' OR role = 'client' AND scopes IS NULL);
+    ADD CONSTRAINT ck_api_keys_publishable CHECK (kind = 'secret' OR role = 'client' AND scopes IS NULL),
+    ADD CONSTRAINT ck_api_keys_operator CHECK (role <> 'operator' OR scopes IS NULL);
 CREATE INDEX ix_api_keys_account ON platform.api_keys (account_id, created_at DESC);
 
 CREATE FUNCTION platform.keep_api_key() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -229,6 +232,7 @@ UPDATE platform.api_keys SET revoked_at = now() WHERE revoked_at IS NULL
     AND (kind = 'publishable' OR scopes IS NOT NULL OR expires_at <= now());
 ALTER TABLE platform.api_keys
     DROP CONSTRAINT ck_api_keys_publishable,
+    DROP CONSTRAINT ck_api_keys_operator,
     DROP COLUMN kind, DROP COLUMN name, DROP COLUMN scopes, DROP COLUMN expires_at, DROP COLUMN replaced_by;
 DROP TRIGGER owe_identity_notification ON platform.outbox;
 DROP SCHEMA identity CASCADE;

@@ -8,12 +8,14 @@ from typing import cast
 
 import httpx
 import pytest_asyncio
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from api.app import create_app
 from api.context import ApiContext
-from config.settings import ApiSettings
+from api.rate_limits import RateLimits
+from config.settings import ApiSettings, RateLimitSettings
 from documents.storage import Bucket, DocumentStorage
 from domain.payments import PaymentStatus
 from embedded.processes import free_port
@@ -24,12 +26,13 @@ from store.engine import reading
 from tests.integration.books.support import open_shop
 from tests.support.disputes import dispute_events, dispute_rows, notice, opening_of
 from tests.unit.documents.files import PDF
+from vault.bank_accounts import BankAccountVault
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
 
 
 @pytest_asyncio.fixture
-async def http(engine: AsyncEngine, temporal_client: Client) -> AsyncIterator[httpx.AsyncClient]:
+async def http(engine: AsyncEngine, redis: Redis, temporal_client: Client) -> AsyncIterator[httpx.AsyncClient]:
     """The API with a storage that nobody runs. What a dispute's routes do not need is left out."""
     nowhere = Bucket("documents", "eu-central-1", "id", "secret", endpoint=f"http://127.0.0.1:{free_port()}")
     storage = DocumentStorage(nowhere)
@@ -41,10 +44,12 @@ async def http(engine: AsyncEngine, temporal_client: Client) -> AsyncIterator[ht
             engine=engine,
             reader=reading(engine),
             temporal=temporal_client,
+            bank_accounts=cast(BankAccountVault, None),
             vault=cast(Vault, None),
             personal_keys=cast(PersonalKeys, None),
             documents=storage,
             identity=cast(Identity, None),
+            limits=RateLimits(redis, RateLimitSettings()),
         )
 
     app = create_app(context)

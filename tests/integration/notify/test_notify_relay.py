@@ -13,6 +13,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.contact_codes import ContactCodes
 from domain.ids import EVENT, PAYMENT, PAYMENT_METHOD, new_id
 from notify.channels import Channel
 from notify.inbox import list_messages
@@ -20,10 +21,12 @@ from notify.relay import Relay
 from notify.service import Notifier
 from tests.integration.notify.support import Person, Sandbox, new_person
 
+CODES = ContactCodes(bytes(32))
+
 
 @pytest.fixture
 def relay(engine: AsyncEngine, notifier: Notifier) -> Relay:
-    return Relay(engine, notifier, pause_seconds=0.02)
+    return Relay(engine, notifier, CODES, pause_seconds=0.02)
 
 
 @pytest_asyncio.fixture(autouse=True)
@@ -164,7 +167,7 @@ async def test_relays_that_run_at_the_same_time_tell_everything_once(
     people = [await new_person(engine) for _ in range(5)]
     for person in people:
         await _happened(engine, person, "authorized")
-    taken = await asyncio.gather(*(Relay(engine, notifier, batch=2).deliver_due() for _ in range(4)))
+    taken = await asyncio.gather(*(Relay(engine, notifier, CODES, batch=2).deliver_due() for _ in range(4)))
     assert sum(taken) == 5
     assert [len(await _inbox(engine, person)) for person in people] == [1] * 5
 

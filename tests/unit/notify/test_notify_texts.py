@@ -7,7 +7,7 @@ import pytest
 from domain import declines
 from notify.errors import FactMissing
 from notify.messages import CHANNELS, REQUIRED_FACTS, ChannelName, Content, Kind, Notification, Recipient
-from notify.rendering import _REASONS, LANGUAGES, render
+from notify.rendering import _EVENTS, _REASONS, LANGUAGES, render
 
 _FACTS = {
     "amount": "1050.00 EUR",
@@ -16,7 +16,14 @@ _FACTS = {
     "code": "493021",
     "decline_code": "insufficient_funds",
     "decline_message": "The card has insufficient funds.",
+    "contact_code": "206134",
+    "purpose": "password_reset",
+    "event": "refresh_token_reused",
+    "when": "2026-11-22 23:40 UTC",
+    "expiry": "12/2034",
 }
+# Of a payment, or of who may get at the account.
+_OF_ACCESS = frozenset({Kind.CONTACT_CODE, Kind.CONTACT_KNOWN, Kind.SECURITY_NOTICE})
 
 _ALL = [
     pytest.param(kind, channel, locale, id=f"{kind}-{channel}-{locale}")
@@ -43,8 +50,11 @@ def _rendered(kind: Kind, channel: ChannelName, locale: str, **changed: str) -> 
 @pytest.mark.parametrize(("kind", "channel", "locale"), _ALL)
 def test_every_kind_renders_on_every_channel_in_every_language(kind: Kind, channel: ChannelName, locale: str) -> None:
     content = _rendered(kind, channel, locale)
-    assert "1050.00 EUR" in content.title + content.body
-    assert "Fish & <Chips>" in content.title + content.body
+    if kind is Kind.CARD_EXPIRING:
+        assert "12/2034" in content.body
+    elif kind not in _OF_ACCESS:
+        assert "1050.00 EUR" in content.title + content.body
+        assert "Fish & <Chips>" in content.title + content.body
     assert bool(content.title) == (channel is not ChannelName.SMS)
     assert (content.html is not None) == (channel is ChannelName.EMAIL)
     assert "{{" not in content.body
@@ -73,7 +83,10 @@ def test_only_the_sms_carries_the_code(locale: str) -> None:
     assert "493021" not in in_app.title + in_app.body
 
 
-@pytest.mark.parametrize(("kind", "locale"), [(kind, locale) for kind in Kind for locale in sorted(LANGUAGES)])
+_SENT_AS_SMS = [kind for kind in Kind if ChannelName.SMS in CHANNELS[kind]]
+
+
+@pytest.mark.parametrize(("kind", "locale"), [(kind, locale) for kind in _SENT_AS_SMS for locale in sorted(LANGUAGES)])
 def test_an_sms_with_a_merchant_name_of_full_length_is_one_segment(kind: Kind, locale: str) -> None:
     # 22 characters are all that DE43 has for a merchant's name.
     body = _rendered(kind, ChannelName.SMS, locale, merchant="M" * 22, decline_code="card_velocity_exceeded").body
@@ -127,3 +140,36 @@ def test_no_repr_shows_an_address_a_fact_or_a_text() -> None:
     shown = repr(_recipient("en")) + repr(notification) + repr(render(notification, ChannelName.SMS, _recipient("en")))
     for secret in ("Ada", "ada@example.com", "+4915112345678", "token", "493021", "Chips"):
         assert secret not in shown
+
+
+@pytest.mark.parametrize("locale", sorted(LANGUAGES))
+@pytest.mark.parametrize("purpose", ["registration", "contact_change", "password_reset"])
+@pytest.mark.parametrize("channel", CHANNELS[Kind.CONTACT_CODE])
+def test_a_code_is_in_what_is_sent_to_the_address_that_it_proves(
+    locale: str, purpose: str, channel: ChannelName
+) -> None:
+    content = _rendered(Kind.CONTACT_CODE, channel, locale, purpose=purpose)
+    assert "206134" in content.body
+    assert ("assw" in content.body) == (purpose == "password_reset")
+    if channel is ChannelName.SMS:
+        assert len(content.body) <= 160
+    else:
+        assert "206134" in str(content.html)
+        assert "206134" in content.title
+
+
+@pytest.mark.parametrize("event", _EVENTS["en"])
+@pytest.mark.parametrize("locale", sorted(LANGUAGES))
+@pytest.mark.parametrize("channel", CHANNELS[Kind.SECURITY_NOTICE])
+def test_every_security_event_is_told_in_every_language(event: str, locale: str, channel: ChannelName) -> None:
+    content = _rendered(Kind.SECURITY_NOTICE, channel, locale, event=event)
+    assert _EVENTS[locale][event][0] in content.title + content.body
+    assert "2026-11-22 23:40 UTC" in content.title + content.body
+    if channel is ChannelName.SMS:
+        assert set(content.body) <= _GSM7
+        assert len(content.body) <= 160
+
+
+def test_an_event_without_a_text_is_told_in_general_words() -> None:
+    assert _EVENTS["en"].keys() == _EVENTS["de"].keys()
+    assert _rendered(Kind.SECURITY_NOTICE, ChannelName.SMS, "en", event="unheard_of").body
