@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.api.enums.v1 import IndexedValueType
@@ -27,6 +28,7 @@ from domain.ids import (
     payment_workflow_id,
     provisioning_workflow_id,
     refund_workflow_id,
+    renewal_workflow_id,
 )
 from domain.outcomes import Acknowledged, DoubtReason, Unknown
 from embedded.servers import binary
@@ -51,6 +53,7 @@ from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, declined, open_world
 from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
+from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
 from workflows.onboarding import RescreeningWorkflow
@@ -64,7 +67,7 @@ SCENARIOS = (
     | {f"onboarding_{scenario.__name__}" for scenario in CASES}
     | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
     | {"rescreening"}
-    | {"token_provisioning", "card_verification", "settlement", "invariants"}
+    | {"token_provisioning", "card_verification", "cards", "settlement", "invariants"}
 )
 
 
@@ -91,6 +94,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
         await _record_provisioning()
     if wanted("card_verification"):
         await _record_verifications(engine)
+    if wanted("cards"):
+        await _record_cards(engine)
     if wanted("settlement"):
         await _record_settlement()
     if wanted("invariants"):
@@ -175,6 +180,32 @@ async def _record_verifications(engine: AsyncEngine) -> None:
         await _save("token_provisioning_and_verification", environment.client, handle.id)
 
 
+async def _record_cards(engine: AsyncEngine) -> None:
+    """A removal, one that the network refuses and two operators resolve, a renewal, and a day's reminders."""
+    async with _environment() as environment, open_card_world(environment.client, engine) as world:
+        removal = await world.remove()
+        await removal.result()
+        await _save("card_removal", environment.client, removal.id)
+    async with _environment() as environment, open_card_world(environment.client, engine) as world:
+        world.outside.deprovision.then(Fault("AdviceRefused", final=True))
+        removal = await world.remove()
+        await _parked(removal)
+        for operator in ("operator-1", "operator-2"):
+            decision = ResolveRequest(operator, "network.deprovision", Resolution.ACKNOWLEDGED, "seen at the network")
+            await removal.execute_update(CardRemovalWorkflow.resolve, decision)
+        await removal.result()
+        await _save("card_removal_resolved", environment.client, removal.id)
+    async with _environment() as environment, open_card_world(environment.client, engine) as world:
+        await world.renew(2034, 7)
+        renewal_id = renewal_workflow_id(world.verification.payment_method_id, 2034, 7)
+        await _save("card_renewal", environment.client, renewal_id)
+        reminders = await environment.client.start_workflow(
+            CardExpiryRemindersWorkflow.run, id="card-expiry-reminders/recorded", task_queue=TaskQueue.PAYMENTS
+        )
+        await reminders.result()
+        await _save("card_expiry_reminders", environment.client, reminders.id)
+
+
 async def _record_settlement() -> None:
     """A day in pages that finds a break, and the break's end by two operators."""
     async with _environment() as environment, open_settlement_world(environment.client) as world:
@@ -215,7 +246,7 @@ async def _provision(client: Client) -> WorkflowHandle[TokenProvisioningWorkflow
     )
 
 
-async def _parked(handle: WorkflowHandle[TokenProvisioningWorkflow, None]) -> None:
+async def _parked(handle: WorkflowHandle[Any, None]) -> None:
     """Returns when the step waits for an operator, as its search attribute shows."""
     async with asyncio.timeout(30):
         while True:
