@@ -18,6 +18,7 @@ from activities.errors import translated
 from domain.consistency import Finding
 from ledger import invariants
 from ledger.batches import close_batch
+from ledger.expiry import expire_due
 from store.consistency import (
     DEADLINE_RULES,
     GRACE,
@@ -46,8 +47,10 @@ class ConsistencyActivities(contracts.ConsistencyActivities):
 
     @activity.defn(name="ledger.close_batches")
     async def close_batches(self) -> None:
-        """Adds what was booked since the last time to the ledger's hash chain."""
+        """Adds what was booked since the last time to the ledger's hash chain; first it ends holds that are overdue."""
         with translated():
+            while await expire_due(self._engine):
+                activity.heartbeat()
             while await close_batch(self._engine) is not None:
                 activity.heartbeat()
 

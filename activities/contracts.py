@@ -313,7 +313,10 @@ class StageDone:
 
 @dataclass(frozen=True, slots=True)
 class SettlementReport:
-    """A day in figures: the file's records, how many were found to be what, breaks and payouts."""
+    """A day in figures: the file's records, how many were found to be what, breaks and payouts.
+
+    `payouts_waiting` were begun on this day or before it, for more than the merchants are owed by now.
+    """
 
     day: str
     file_id: str
@@ -322,6 +325,7 @@ class SettlementReport:
     breaks: int
     open_breaks: int
     payouts: int
+    payouts_waiting: int = 0
 
 
 class SettlementActivities(Protocol):

@@ -133,7 +133,8 @@ class SettlementActivities(contracts.SettlementActivities):
                 try:
                     await self._books.reserve_payout(payout)
                 except ExceedsCredits:
-                    # A refund or a chargeback took the money meanwhile: it stays begun, and an operator sees it.
+                    # A refund or a chargeback took the money meanwhile. It stays begun, the next day's settlement tries
+                    # it again, and until then the invariant `payout_waits` shows it to operators.
                     activity.logger.warning("payout %s is more than is owed by now", payout.payout_id)
                     continue
                 await self._books.post_payout(payout)
@@ -153,7 +154,14 @@ class SettlementActivities(contracts.SettlementActivities):
         async with self._engine.begin() as connection:
             row = await store.finish(connection, _day(stage))
         return SettlementReport(
-            stage.day, row.file_id, row.records, row.verdicts, row.breaks, row.open_breaks, row.payouts
+            stage.day,
+            row.file_id,
+            row.records,
+            row.verdicts,
+            row.breaks,
+            row.open_breaks,
+            row.payouts,
+            row.payouts_waiting,
         )
 
     @activity.defn(name="settlement.check_break")

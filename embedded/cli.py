@@ -12,25 +12,30 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import RowMapping
 from temporalio.client import Client
 
 from activities.consistency import RULES
 from activities.consistency import findings as find_contradictions
 from domain.consistency import Finding
+from domain.currency import Currency
 from domain.errors import DurapayError
+from domain.money import Money
 from embedded.blueprint import Addresses, Blueprint
 from embedded.stack import Stack
 from embedded.state import PORTS, Running, StateFolder
 from ledger.batches import verify as verify_chain
 from store.api_keys import create_api_key
 from store.engine import create_engine
+from store.settlement_queries import find_day, list_days, open_breaks_of
 
 _STOP_SECONDS = 60
 _ACCOUNT = "demo"
@@ -172,6 +177,66 @@ def _print_findings(findings: list[Finding], batches: int) -> None:
         mark = "[red]✗[/red]" if finding else "[green]✓[/green]"
         table.add_row(mark, invariant, meaning, ", ".join(finding.subjects) if finding else "")
     _console.print(table)
+
+
+@app.command()
+def settlement(
+    day: Annotated[
+        datetime | None, typer.Argument(formats=["%Y-%m-%d"], help="The day; absent: the last one that was settled.")
+    ] = None,
+) -> None:
+    """Show what a day's settlement came to: totals, what agreed, open differences and payouts."""
+    state = StateFolder.default()
+    _running(state)
+    report, breaks = asyncio.run(_settled_day(state, day.date() if day else None))
+    if report is None:
+        _fail("no such day was settled; POST /v1/settlement/days settles one")
+    _print_settlement(report, breaks)
+
+
+async def _settled_day(state: StateFolder, day: date | None) -> tuple[RowMapping | None, Sequence[RowMapping]]:
+    engine = create_engine(_database_url(state), pool_size=1)
+    try:
+        async with engine.connect() as connection:
+            if day is not None:
+                report = await find_day(connection, day)
+            else:
+                newest, _ = await list_days(connection, 1, None)
+                report = newest[0] if newest else None
+            breaks = await open_breaks_of(connection, report["day"]) if report else []
+    finally:
+        await engine.dispose()
+    return report, breaks
+
+
+def _print_settlement(report: RowMapping, breaks: Sequence[RowMapping]) -> None:
+    state = "settled" if report["finished_at"] else "[red]not finished[/]"
+    found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(report["verdicts"].items())) or "nothing"
+    _console.print(f"[bold]{report['day']}[/] {state}: file {report['file_id']}, {report['records']} records ({found})")
+    table = Table()
+    for heading in ("", "records", "owed to us", "owed by us", "net", "agreed", "fees", "open breaks", "paid out"):
+        table.add_column(heading, justify="right")
+    for each in report["currencies"]:
+        currency = Currency[each["currency"]]
+        amounts = (
+            "owed_to_us_minor", "owed_by_us_minor", "net_minor", "matched_minor", "fees_minor", "open_breaks_minor",
+            "paid_out_minor",
+        )  # fmt: skip
+        shown = [_signed(each[name], currency) for name in amounts]
+        table.add_row(currency.value, str(each["records"]), *shown)
+    _console.print(table)
+    waiting = f", [red]{report['payouts_waiting']} wait to be covered[/]" if report["payouts_waiting"] else ""
+    _console.print(f"{report['payouts']} payouts{waiting}; {report['open_breaks']} open breaks")
+    for found_break in breaks:
+        parts = ", ".join(
+            f"{Money(part['amount_minor'], Currency[part['currency']])} too much {part['excess']} on {part['account']}"
+            for part in found_break["parts"]
+        )
+        _console.print(f"  {found_break['kind']}: {parts} (workflow break/{found_break['id']})")
+
+
+def _signed(amount_minor: int, currency: Currency) -> str:
+    return f"{'-' if amount_minor < 0 else ''}{Money(abs(amount_minor), currency)}"
 
 
 @app.command()

@@ -258,7 +258,7 @@ async def add_payout(connection: AsyncConnection, day: date, payout: Payout) -> 
 
 
 async def reserved_payouts(connection: AsyncConnection, day: date) -> list[Payout]:
-    """Payouts of the day and those before it that were begun and are not known to be paid."""
+    """Payouts of the day and those before it that were begun and are not known to be paid, the oldest first."""
     rows = await connection.execute(_RESERVED, {"day": day})
     return [
         Payout(row.id, row.account_id, row.merchant_id, Money(int(row.amount_minor), Currency[row.currency]))
@@ -271,7 +271,7 @@ async def paid(connection: AsyncConnection, payout: Payout) -> None:
 
 
 async def finish(connection: AsyncConnection, day: date) -> Row[Any]:
-    """Ends the run; its file, counts by verdict, open breaks and payouts."""
+    """Ends the run; its file, counts by verdict, open breaks, payouts, and how many wait to be covered."""
     return (await connection.execute(_FINISH, {"day": day})).one()
 
 
@@ -458,7 +458,7 @@ VALUES (:id, :day, :account_id, :merchant_id, :currency, :amount_minor, 'reserve
 ON CONFLICT DO NOTHING
 """)
 
-_RESERVED = text("SELECT * FROM settlement.payouts WHERE day <= :day AND status = 'reserved' ORDER BY id")
+_RESERVED = text("SELECT * FROM settlement.payouts WHERE day <= :day AND status = 'reserved' ORDER BY day, id")
 
 _PAID = text("UPDATE settlement.payouts SET status = 'paid' WHERE id = :id")
 
@@ -470,5 +470,6 @@ RETURNING
         SELECT verdict, count(*) AS lines FROM settlement.lines WHERE day = :day GROUP BY 1) counted) AS verdicts,
     (SELECT count(*) FROM settlement.breaks WHERE day = :day) AS breaks,
     (SELECT count(*) FROM settlement.breaks WHERE day = :day AND status = 'open') AS open_breaks,
-    (SELECT count(*) FROM settlement.payouts WHERE day = :day) AS payouts
+    (SELECT count(*) FROM settlement.payouts WHERE day = :day) AS payouts,
+    (SELECT count(*) FROM settlement.payouts WHERE day <= :day AND status = 'reserved') AS payouts_waiting
 """)

@@ -35,6 +35,16 @@ _STAGES = {
     "pay_out": SettlementActivities.pay_out,
 }
 
+
+def _in_words(report: SettlementReport) -> str:
+    found = ", ".join(f"{count} {verdict}" for verdict, count in sorted(report.verdicts.items())) or "nothing"
+    waiting = f" ({report.payouts_waiting} wait for the merchants to be owed as much)" if report.payouts_waiting else ""
+    return (
+        f"**{report.day}** settled: {report.records} records ({found}), {report.open_breaks} of {report.breaks} breaks"
+        f" open, {report.payouts} payouts{waiting}"
+    )
+
+
 _OUTCOMES: Mapping[Resolution, BreakOutcome] = {
     Resolution.WRITE_OFF: BreakOutcome.WRITE_OFF,
     Resolution.MERCHANT: BreakOutcome.MERCHANT,
@@ -59,7 +69,7 @@ class SettlementWorkflow(DurableSteps):
             "settlement.finish",
             lambda: workflow.execute_activity_method(SettlementActivities.finish, Stage(day), **SETTLEMENT_STAGE),
         )
-        self._show(f"**{day}** settled: {report.records} records {report.verdicts}, {report.open_breaks} open breaks")
+        self._show(_in_words(report))
         await workflow.wait_condition(workflow.all_handlers_finished)
         return report
 

@@ -11,12 +11,12 @@ from temporalio.service import RPCError
 
 from api.auth import Client, Operator
 from api.context import Context
-from api.errors import unavailable
+from api.errors import missing, unavailable
 from api.schemas.common import Page
-from api.schemas.settlement import BreakObject, Day, PayoutObject, SettlementBody, SettlementDay
+from api.schemas.settlement import BreakObject, Day, PayoutObject, SettlementBody, SettlementCurrency, SettlementDay
 from domain.ids import settlement_workflow_id
 from store.queries import Row
-from store.settlement_queries import list_breaks, list_days, list_payouts
+from store.settlement_queries import find_day, list_breaks, list_days, list_payouts
 from temporal.task_queues import TaskQueue
 from workflows.messages import SettlementOrder
 from workflows.settlement import SettlementWorkflow
@@ -54,6 +54,16 @@ async def list_settled_days(
     async with context.reader.connect() as connection:
         rows, has_more = await list_days(connection, limit, starting_after)
     return Page(url="/v1/settlement/days", has_more=has_more, data=[_day(row) for row in rows])
+
+
+@router.get("/days/{day}", summary="Retrieve a settled day")
+async def get_settled_day(day: Day, context: Context, caller: Operator) -> SettlementDay:
+    """What the network's file came to in each currency, what of it agreed, what did not, and what merchants got."""
+    async with context.reader.connect() as connection:
+        row = await find_day(connection, day)
+    if row is None:
+        raise missing("settled day", day.isoformat())
+    return _day(row)
 
 
 @router.get("/breaks", summary="List breaks")
@@ -99,6 +109,8 @@ def _day(row: Row) -> SettlementDay:
         verdicts=row["verdicts"],
         open_breaks=row["open_breaks"],
         payouts=row["payouts"],
+        payouts_waiting=row["payouts_waiting"],
+        currencies=[SettlementCurrency(**each) for each in row["currencies"]],
         started=row["started_at"],
         finished=row["finished_at"],
     )

@@ -29,7 +29,24 @@ class SettlementBody(RequestModel):
     day: Annotated[Day, Field(strict=False)] | None = None
 
 
+class SettlementCurrency(ResponseModel):
+    """A day in one currency, minor units. What is owed, fees included, is what the network's file comes to; `net_minor`
+    is what the network pays for it (negative: we pay)."""
+
+    currency: str
+    records: int
+    owed_to_us_minor: int
+    owed_by_us_minor: int
+    net_minor: int
+    matched_minor: int
+    fees_minor: int
+    open_breaks_minor: int
+    paid_out_minor: int
+
+
 class SettlementDay(ResponseModel):
+    """`payouts_waiting` were begun on this day or before it, for more than the merchants are owed by now."""
+
     object: Literal["settlement_day"] = "settlement_day"
     day: date
     file_id: str
@@ -37,6 +54,8 @@ class SettlementDay(ResponseModel):
     verdicts: dict[str, int]
     open_breaks: int
     payouts: int
+    payouts_waiting: int
+    currencies: list[SettlementCurrency]
     started: Timestamp
     finished: Timestamp | None
 

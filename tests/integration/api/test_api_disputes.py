@@ -207,7 +207,7 @@ async def test_what_a_dispute_has_taken_cannot_be_refunded_and_the_rest_can(shop
     for body in ({"amount_minor": 501}, {"amount_minor": 501}):
         check_error(await shop.post(refunds, body, key=key), 409, "payment_disputed", "amount_minor")
     check_error(await shop.post(refunds), 409, "payment_disputed", "amount_minor")
-    check_error(await shop.post(refunds, {"amount_minor": 2001}), 422, "amount_too_large")
+    check_error(await shop.post(refunds, {"amount_minor": 2001}), 422, "amount_too_large", "amount_minor")
     assert (await shop.get(refunds))["data"] == []
     rest = await shop.post(refunds, {"amount_minor": 500})
     assert rest.status_code == 201, rest.text

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from config.settings import CodecSettings, TemporalSettings
 from domain.ids import break_workflow_id
 from temporal.client import connect
+from tests.integration.api.test_api_bad_input import check_error
 from tests.support.platform import Access
 from tests.support.shop import Json, Network, Shop
 from workflows.messages import Resolution, ResolveRequest
@@ -87,6 +88,12 @@ async def test_a_day_is_settled_paid_out_and_changes_nothing_when_it_is_settled_
     for payment in (sale, captured):
         await shop.payment(payment["id"], "settled")
         assert await _breaks(operator, payment["id"]) == []
+    assert await operator.get(f"/v1/settlement/days/{day}") == settled
+    [dollars] = [each for each in settled["currencies"] if each["currency"] == "USD"]
+    assert dollars["net_minor"] == dollars["owed_to_us_minor"] - dollars["owed_by_us_minor"]
+    assert dollars["matched_minor"] >= 3000 + 2000 + 500
+    assert dollars["paid_out_minor"] >= 4500
+    assert settled["payouts_waiting"] == 0
     [payout] = (await shop.get("/v1/settlement/payouts"))["data"]
     assert (payout["amount_minor"], payout["currency"], payout["status"]) == (4500, "USD", "paid")
     assert await _balance(database, f"merchant:{shop.account_id}:coffee-42:payable:USD") == 0
@@ -137,3 +144,9 @@ async def test_a_client_sees_no_breaks_and_settles_no_day(shop: Shop) -> None:
     assert (await shop.post("/v1/settlement/days", {})).status_code == 403
     assert (await shop.http.get("/v1/settlement/breaks")).status_code == 403
     assert (await shop.http.get("/v1/settlement/days")).status_code == 403
+    assert (await shop.http.get("/v1/settlement/days/2026-11-22")).status_code == 403
+
+
+async def test_a_day_that_was_not_settled_is_missing_and_what_is_no_day_is_refused(operator: Shop) -> None:
+    check_error(await operator.http.get("/v1/settlement/days/1999-01-01"), 404, "resource_missing")
+    check_error(await operator.http.get("/v1/settlement/days/today"), 422, "parameter_invalid", "day")
