@@ -29,6 +29,8 @@ from domain.consistency import Finding
 from domain.currency import Currency
 from domain.errors import DurapayError
 from domain.money import Money
+from domain.scopes import Scope
+from embedded import key_commands
 from embedded.blueprint import Addresses, Blueprint
 from embedded.stack import Stack
 from embedded.state import PORTS, Running, StateFolder
@@ -259,11 +261,54 @@ def env() -> None:
 def create_key(
     account: Annotated[str, typer.Option(help="The account's name; it is opened if there is none.")],
     operator: Annotated[bool, typer.Option("--operator", help="A key that may decide reviews and doubts.")] = False,
+    publishable: Annotated[bool, typer.Option("--publishable", help="A key for an app: register, sign in.")] = False,
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="What it may do; several are given one by one. Absent: everything.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What it is called in lists.")] = None,
+    days: Annotated[int | None, typer.Option(help="For how many days it is good. Absent: until revoked.")] = None,
 ) -> None:
     """Print a new API key. It is shown this once."""
     state = StateFolder.default()
     _running(state)
-    typer.echo(create_api_key(_database_url(state), account, operator=operator))
+    key = create_api_key(
+        _database_url(state),
+        account,
+        operator=operator,
+        publishable=publishable,
+        scopes=scope or None,
+        name=name,
+        lifetime=None if days is None else timedelta(days=days),
+    )
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys(account: Annotated[str, typer.Option(help="The account's name.")]) -> None:
+    """Show an account's keys that are good, without what proves them."""
+    state = StateFolder.default()
+    _running(state)
+    _console.print(key_commands.table_of(_database_url(state), account))
+
+
+@keys.command("roll")
+def roll_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The id, key_…, as `list` shows it.")],
+    overlap_hours: Annotated[int, typer.Option(min=0, max=168, help="For how long the old one is good still.")] = 24,
+) -> None:
+    """Print a new key that may do the same as an old one."""
+    state = StateFolder.default()
+    _running(state)
+    typer.echo(key_commands.roll(_database_url(state), key, timedelta(hours=overlap_hours)))
+
+
+@keys.command("revoke")
+def revoke_key(key: Annotated[str, typer.Argument(metavar="ID", help="The id, key_…, as `list` shows it.")]) -> None:
+    """Let a key open nothing any more."""
+    state = StateFolder.default()
+    _running(state)
+    key_commands.revoke(_database_url(state), key)
+    _console.print("revoked", key)
 
 
 def main() -> None:

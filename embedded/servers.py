@@ -41,6 +41,8 @@ from temporal import search_attributes
 _POSTGRES_OS_USER = "embedded_postgres"
 _REPLAY_TIMEOUT_SECONDS = 120
 _CHECK_TIMEOUT_SECONDS = 2
+# A server that is known to be up is slow at worst: everything else starts at the same time.
+_BUSY_TIMEOUT_SECONDS = 20
 
 
 class Server(Protocol):
@@ -166,13 +168,15 @@ class Postgres:
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:
         """Makes a database as a copy of `template`; does nothing if it exists."""
-        async with await self._connect("postgres") as connection:
+        async with await self._connect("postgres", _BUSY_TIMEOUT_SECONDS) as connection:
             cursor = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if await cursor.fetchone() is None:
                 identifiers = (psycopg.sql.Identifier(name), psycopg.sql.Identifier(template))
                 await connection.execute(psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*identifiers))
 
-    async def _connect(self, database: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    async def _connect(
+        self, database: str, timeout_seconds: int = _CHECK_TIMEOUT_SECONDS
+    ) -> psycopg.AsyncConnection[tuple[object, ...]]:
         return await psycopg.AsyncConnection.connect(
             host=LOOPBACK,
             port=self.port,
@@ -180,7 +184,7 @@ class Postgres:
             password=self._password,
             dbname=database,
             autocommit=True,
-            connect_timeout=_CHECK_TIMEOUT_SECONDS,
+            connect_timeout=timeout_seconds,
         )
 
     async def _is_ours(self) -> bool:

@@ -167,6 +167,13 @@ async def find_key(connection: AsyncConnection, account_id: str, key_id: str) ->
     )
 
 
+async def find_account(connection: AsyncConnection, key_id: str) -> str | None:
+    """Whose key it is."""
+    statement = text("SELECT account_id FROM platform.api_keys WHERE id = :id")
+    found: str | None = await connection.scalar(statement, {"id": key_id})
+    return found
+
+
 async def roll_key(
     connection: AsyncConnection, account_id: str, key_id: str, overlap: timedelta, *, livemode: bool
 ) -> IssuedKey | None:
