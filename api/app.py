@@ -20,10 +20,24 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.context import ApiContext
+from api.device_proofs import require_device_proof
 from api.errors import CATALOGUE, ApiError, unavailable
 from api.middleware import BodyLimit, RequestIds
 from api.rate_limits import RateLimited, RateLimitHeaders
-from api.routes import api_keys, auth, disputes, onboarding, payment_methods, payments, registration, settlement, users
+from api.routes import (
+    api_keys,
+    auth,
+    devices,
+    disputes,
+    onboarding,
+    passkeys,
+    payment_methods,
+    payments,
+    registration,
+    settlement,
+    step_up,
+    users,
+)
 from api.schemas.common import ErrorAnswer
 from api.scopes import declare
 
@@ -86,12 +100,16 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         users.router,
         onboarding.router,
         payment_methods.router,
-        payments.router,
+        step_up.router,
+        passkeys.router,
+        devices.router,
         disputes.router,
         settlement.router,
     ):
         app.include_router(router)
     _document_keys(app)
+    # What moves money is signed by the session's device, once it has one.
+    app.include_router(payments.router, dependencies=[Depends(require_device_proof)])
     declare([route for route in app.routes if isinstance(route, APIRoute)])
     _add_pages(app)
     _add_error_handlers(app)

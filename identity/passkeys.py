@@ -18,6 +18,7 @@ from webauthn.authentication.verify_authentication_response import VerifiedAuthe
 
 from domain.ids import PASSKEY, new_id
 from identity.challenges import Challenge, ChallengePurpose, Challenges
+from identity.devices import Device
 from identity.key_errors import (
     LastWayIn,
     PasskeyRefused,
@@ -136,9 +137,9 @@ class Passkeys:
         return Options(self._relying_party.assertion_options(challenge.value), challenge.expires_at)
 
     async def sign_in(
-        self, account_id: str, assertion: Json, *, device_id: str | None = None, device_name: str | None = None
+        self, account_id: str, assertion: Json, *, device: Device | None = None, device_name: str | None = None
     ) -> OpenSession:
-        """A session of the user whose passkey signed; bound to `device_id` if that is a device of theirs.
+        """A session of the user whose passkey signed; bound to `device`, which must be a device of theirs.
 
         Raises:
             ChallengeRefused: no such challenge.
@@ -152,6 +153,8 @@ class Passkeys:
             passkey = await find_by_assertion(connection, assertion)
             if passkey.account_id != account_id:
                 raise PasskeyRefused("of another account")
+            if device is not None and device.user_id != passkey.user_id:
+                raise PasskeyRefused("on a device of another user")
             verified = self._relying_party.verify_assertion(assertion, challenge, passkey.public_key)
             usable = await use(connection, passkey, verified)
             if usable:
@@ -160,8 +163,8 @@ class Passkeys:
                     account_id,
                     passkey.user_id,
                     _methods(verified),
-                    device_id=device_id,
-                    device_name=device_name,
+                    device_id=device.id if device else None,
+                    device_name=device.name if device else device_name,
                 )
         if not usable:
             raise PasskeySuspended("the counter went back")
@@ -172,9 +175,9 @@ class Passkeys:
         async with self._engine.connect() as connection:
             return [_passkey(row) for row in await connection.execute(_LIST, {"user_id": user_id})]
 
-    async def find(self, user_id: str, passkey_id: str) -> Passkey | None:
+    async def find(self, account_id: str, passkey_id: str) -> Passkey | None:
         async with self._engine.connect() as connection:
-            row = (await connection.execute(_FIND, {"user_id": user_id, "id": passkey_id})).one_or_none()
+            row = (await connection.execute(_FIND, {"account_id": account_id, "id": passkey_id})).one_or_none()
         return None if row is None else _passkey(row)
 
     async def rename(self, user_id: str, passkey_id: str, name: str) -> Passkey | None:
@@ -288,7 +291,7 @@ SELECT * FROM identity.passkeys WHERE user_id = :user_id AND removed_at IS NULL
 ORDER BY created_at DESC, id DESC
 """)
 
-_FIND = text("SELECT * FROM identity.passkeys WHERE user_id = :user_id AND id = :id AND removed_at IS NULL")
+_FIND = text("SELECT * FROM identity.passkeys WHERE account_id = :account_id AND id = :id AND removed_at IS NULL")
 
 _FIND_CREDENTIAL = text("""
 SELECT * FROM identity.passkeys WHERE credential_id = :credential_id AND removed_at IS NULL FOR UPDATE

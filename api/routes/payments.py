@@ -21,10 +21,10 @@ from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.limits import require_may_pay
 from api.presenters import accepted_payment, payment_object, refund_object
 from api.routes.payment_methods import visible_payment_method
+from api.routes.step_up import take_passkey_answer
 from api.schemas.common import Instant, Page
 from api.schemas.payments import (
     CaptureBody,
-    ConfirmBody,
     IncrementBody,
     NewPayment,
     PaymentObject,
@@ -33,6 +33,7 @@ from api.schemas.payments import (
     ReviewBody,
     VoidBody,
 )
+from api.schemas.step_up import ConfirmPaymentBody
 from api.workflow_calls import authorize_payment, update
 from domain.currency import Currency
 from domain.errors import DurapayError
@@ -192,10 +193,14 @@ async def void_payment(
     responses=_PENDING_PAYMENT,
 )
 async def confirm_payment(
-    payment_id: str, body: ConfirmBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
+    payment_id: str, body: ConfirmPaymentBody, request: Request, context: Context, caller: Caller, key: KeyHeader = None
 ) -> Response:
-    """The payer's one-time code. Three attempts; the third wrong one stops the payment."""
-    message = StepUpAnswer(body.code)
+    """The payer's one-time code, or what their passkey signed. The third wrong code stops the payment."""
+    proof = body.code
+    if body.passkey is not None:
+        proof = await take_passkey_answer(context, caller, payment_id, body.passkey, key)
+    assert proof is not None
+    message = StepUpAnswer(proof)
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.confirm_step_up, message)
 
 

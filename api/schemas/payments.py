@@ -125,12 +125,6 @@ class VoidBody(RequestModel):
     reason: Text | None = None
 
 
-class ConfirmBody(RequestModel):
-    """The one-time code that the payer got by SMS."""
-
-    code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")] = Field(examples=["123456"])
-
-
 class ReviewBody(RequestModel):
     operator: Text
     approve: bool

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from domain.currency import Currency
 from domain.money import MAX_AMOUNT_MINOR, Money
-from domain.step_up import StepUpCodes
+from domain.step_up import StepUpCodes, confirmation_challenge, confirmation_document, is_challenge_id
 
 CODES = StepUpCodes(bytes(range(32)))
 MONEY = Money(1050, Currency.USD)
@@ -65,3 +65,39 @@ def test_whatever_else_is_typed_is_wrong(code: str) -> None:
 def test_the_secret_is_not_shown() -> None:
     assert "0102" not in repr(CODES)
     assert repr(bytes(range(4)))[2:-1] not in repr(CODES)
+
+
+NONCE = bytes(range(32))
+
+
+def test_a_passkey_signs_the_digest_of_what_is_confirmed() -> None:
+    document = confirmation_document("pay_1", MONEY, 'Kaffee "Süd"', NONCE)
+    assert document == (
+        '{"amount_minor":1050,"currency":"USD","merchant":"Kaffee \\"Süd\\"","nonce":"'
+        + NONCE.hex()
+        + '","payment":"pay_1"}'
+    )
+    assert confirmation_challenge("pay_1", MONEY, 'Kaffee "Süd"', NONCE) == hashlib.sha256(document.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    ("payment_id", "money", "payee", "nonce"),
+    [
+        ("pay_2", MONEY, "Corner Coffee", NONCE),
+        ("pay_1", Money(1051, Currency.USD), "Corner Coffee", NONCE),
+        ("pay_1", Money(1050, Currency.EUR), "Corner Coffee", NONCE),
+        ("pay_1", MONEY, "Corner Coffee 2", NONCE),
+        ("pay_1", MONEY, "Corner Coffee", bytes(32)),
+    ],
+)
+def test_a_signature_is_for_its_payment_amount_payee_and_nonce_alone(
+    payment_id: str, money: Money, payee: str, nonce: bytes
+) -> None:
+    challenge = confirmation_challenge("pay_1", MONEY, "Corner Coffee", NONCE)
+    assert confirmation_challenge(payment_id, money, payee, nonce) != challenge
+
+
+@pytest.mark.parametrize("code", ["000000", "123456", "", "suc", "xsuc_1"])
+def test_a_code_is_never_taken_for_a_challenge(code: str) -> None:
+    assert not is_challenge_id(code)
+    assert is_challenge_id("suc_abc")
