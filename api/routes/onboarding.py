@@ -45,6 +45,7 @@ from documents.errors import DocumentMissing, DocumentRefused, StorageUnavailabl
 from documents.recognition import recognised
 from domain.closure import ClosureOrder
 from domain.currency import Currency
+from domain.errors import Unavailable
 from domain.ids import (
     ONBOARDING_DOCUMENT,
     closure_workflow_id,
@@ -67,8 +68,6 @@ from store.onboarding_queries import (
 )
 from store.queries import Row
 from temporal.task_queues import TaskQueue
-from vault.errors import VaultUnavailable
-from vault.hsm.provider import HsmUnavailable
 from vault.personal_keys import PersonalKey, PersonalKeyDestroyed
 from workflows.closure import ClosureWorkflow
 from workflows.onboarding import OnboardingWorkflow
@@ -450,7 +449,7 @@ async def _personal_key(context: ApiContext, user_id: str) -> PersonalKey:
         return await context.personal_keys.key_of(user_id)
     except PersonalKeyDestroyed:
         raise ApiError("user_closed", "The user is erased.") from None
-    except (VaultUnavailable, HsmUnavailable):
+    except Unavailable:
         raise unavailable("vault") from None
 
 
