@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError as ConstraintViolated
@@ -47,8 +49,6 @@ def clock() -> Clock:
 
 
 def _public(private: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
@@ -143,15 +143,15 @@ async def test_the_database_brings_no_key_back(keys: PersonalKeys, engine: Async
     await keys.destroy(user.user_id)
     back = "UPDATE vault.personal_keys SET destroyed_at = NULL, wrapped_by = 'x', iv = :iv, wrapped_key = :key"
     for statement in (f"{back} WHERE user_id = :user", "DELETE FROM vault.personal_keys WHERE user_id = :user"):
+        parameters = {"iv": row.iv, "key": row.wrapped_key, "user": user.user_id}
         with pytest.raises(ConstraintViolated):
             async with engine.begin() as connection:
-                parameters = {"iv": row.iv, "key": row.wrapped_key, "user": user.user_id}
                 await connection.execute(text(statement), parameters)
 
 
 _ROW = text("SELECT * FROM vault.personal_keys WHERE user_id = :user")
 
 
-async def _row(engine: AsyncEngine, user_id: str):  # type: ignore[no-untyped-def]  # a row of SQLAlchemy
+async def _row(engine: AsyncEngine, user_id: str) -> Any:
     async with engine.connect() as connection:
         return (await connection.execute(_ROW, {"user": user_id})).one()
