@@ -52,11 +52,12 @@ async def _open(kit: Kit, wallet: Wallet, amount: int, key: str) -> httpx.Respon
     return await kit.shop.pay(wallet.card_id, amount, key=key, capture_method="manual")
 
 
-@pytest.mark.parametrize("place", ["payments.open.after", "ledger.record.after"])
-async def test_a_payments_worker_that_dies_after_the_books_were_written_has_written_them_once(
+@pytest.mark.parametrize("place", ["payments.open.after", "ledger.record.before", "ledger.record.after"])
+async def test_a_payments_worker_that_dies_around_the_writing_of_the_books_has_written_them_once(
     place: str, kit: Kit, wallet: Wallet
 ) -> None:
-    """The opening, and the authorization whose early answer was not given yet: the client's wait goes on."""
+    """The opening; and the authorization that is known, or written, and whose early answer was not given yet: the
+    client's wait goes on, and its repeated request gets the answer that the first one got."""
     key, amount = new_key(), kit.amount()
     crash = f"{place}@{payment_workflow_id(kit.shop.payment_id(key))}"
     await kit.platform.arm(PAYMENTS, crash)
@@ -67,7 +68,7 @@ async def test_a_payments_worker_that_dies_after_the_books_were_written_has_writ
     payment = await kit.decided(kit.shop.payment_id(key))
     assert payment["status"] == "authorized"
     assert payment_of(answer)["id"] == payment["id"]
-    await kit.same_answer(wallet, amount, key, payment)
+    await kit.same_answer(wallet, amount, key, payment, answer)
     assert await kit.messages(payment["id"]) == ["0100"]
     assert await kit.events(payment["id"]) == ["payment.created", "payment.authorized"]
 

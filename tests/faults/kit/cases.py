@@ -106,11 +106,16 @@ class Kit:
         async with self.database.connect() as connection:
             return int(await connection.scalar(_HELD, {"payment": payment_id}) or 0)
 
-    async def same_answer(self, wallet: Wallet, amount_minor: int, key: str, payment: Json) -> None:
-        """The client repeats its request with the same key: it is told of the same payment, nothing is done again."""
+    async def same_answer(
+        self, wallet: Wallet, amount_minor: int, key: str, payment: Json, before: httpx.Response | None = None
+    ) -> None:
+        """The client repeats its request with the same key: it is told of the same payment, nothing is done again. A
+        final answer that it got `before` it gets again, to the letter."""
         again = await self.shop.pay(wallet.card_id, amount_minor, key=key, capture_method="manual")
         told = payment_of(again)
         assert (told["id"], told["status"]) == (payment["id"], payment["status"])
+        if before is not None and before.status_code != 202:
+            assert (again.status_code, again.json()) == (before.status_code, before.json())
 
     async def told(self, path: str, body: Json | None = None, key: str | None = None) -> httpx.Response:
         """What a caller gets who repeats its request under its key for as long as it is told to wait."""
