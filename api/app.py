@@ -12,7 +12,6 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
@@ -110,7 +109,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
     _document_keys(app)
     # What moves money is signed by the session's device, once it has one.
     app.include_router(payments.router, dependencies=[Depends(require_device_proof)])
-    declare([route for route in app.routes if isinstance(route, APIRoute)])
+    declare(app)
     _add_pages(app)
     _add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_upload_bytes=max_upload_bytes)

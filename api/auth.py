@@ -95,7 +95,7 @@ def client_address(request: Request) -> str:
 def _need(request: Request) -> Need:
     route = request.scope.get("route")
     assert isinstance(route, APIRoute), "dependencies run on routes alone"
-    return need_of(route)
+    return need_of(request.method, route.path, route.tags)
 
 
 async def _by_api_key(context: ApiContext, key: str) -> Principal:

@@ -7,10 +7,12 @@ what its user may, whatever the scopes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Any
 
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 
 from api.rate_limits import RouteClass
 from domain.scopes import Scope
@@ -73,12 +75,11 @@ class Need:
     rate_class: RouteClass
 
 
-def need_of(route: APIRoute) -> Need:
-    """What `route` needs; no scope where its tags name no resource."""
-    method = min(route.methods or {"GET"})
-    place = (method, route.path)
+def need_of(method: str, path: str, tags: Iterable[str | Enum]) -> Need:
+    """What a route needs; no scope where its tags name no resource."""
+    place = (method, path)
     access = Access.APP if place in _APP else Access.PUBLIC if place in _PUBLIC else Access.KEY
-    resource = next((_RESOURCES[str(tag)] for tag in route.tags if str(tag) in _RESOURCES), None)
+    resource = next((_RESOURCES[str(tag)] for tag in tags if str(tag) in _RESOURCES), None)
     reading = method in _READING
     scope = None if resource is None else Scope(f"{resource}:{'read' if reading else 'write'}")
     return Need(access, scope, _rate_class(access, resource, reading))
@@ -92,12 +93,17 @@ def _rate_class(access: Access, resource: str | None, reading: bool) -> RouteCla
     return RouteClass.WRITES if access is Access.KEY else RouteClass.SIGN_IN
 
 
-def declare(routes: list[APIRoute]) -> None:
-    """Writes each route's need into the OpenAPI document."""
-    for route in routes:
-        need = need_of(route)
-        route.openapi_extra = {
-            **(route.openapi_extra or {}),
-            "x-access": need.access.value,
-            "x-scope": need.scope.value if need.scope else None,
-        }
+def declare(app: FastAPI) -> None:
+    """Writes each route's need into the OpenAPI document of `app`."""
+    without_needs = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            for path, operations in without_needs()["paths"].items():
+                for method, operation in operations.items():
+                    need = need_of(method.upper(), path, operation.get("tags", ()))
+                    operation["x-access"] = need.access.value
+                    operation["x-scope"] = need.scope.value if need.scope else None
+        return without_needs()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual has it

@@ -51,6 +51,8 @@ class Access:
     state: str
     simulator_token: str = field(repr=False)
     sandbox_token: str = field(repr=False)
+    bank: str = ""
+    bank_control_token: str = field(default="", repr=False)
 
     def secret(self, name: str) -> str:
         return StateFolder(Path(self.state)).secret(name)
@@ -126,6 +128,8 @@ class _OnSharedServers(Blueprint):
             "DURAPAY_NETWORK_ANSWER_TIMEOUT_SECONDS": str(ANSWER_TIMEOUT_SECONDS),
             "DURAPAY_SIMULATOR_LATE_ANSWER_SECONDS": str(LATE_ANSWER_SECONDS),
             "DURAPAY_API_WAIT_SECONDS": str(WAIT_SECONDS),
+            # Tests say where they come from.
+            "DURAPAY_API_TRUSTED_PROXIES": LOOPBACK,
         }
 
     def parts(self) -> list[Part]:
@@ -144,6 +148,8 @@ class _OnSharedServers(Blueprint):
             state=str(self._state.path),
             simulator_token=self._state.secret("simulator_control_token"),
             sandbox_token=self._state.secret("sandbox_control_token"),
+            bank=f"http://{LOOPBACK}:{self._ports['bank']}",
+            bank_control_token=self._state.secret("bank_control_token"),
         )
 
     async def _create_database(self) -> None:
