@@ -26,6 +26,7 @@ from api.rate_limits import RateLimited, RateLimitHeaders
 from api.routes import (
     api_keys,
     auth,
+    bank_accounts,
     devices,
     disputes,
     onboarding,
@@ -99,6 +100,7 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         users.router,
         onboarding.router,
         payment_methods.router,
+        bank_accounts.router,
         step_up.router,
         passkeys.router,
         devices.router,

@@ -71,6 +71,7 @@ class MicroDepositWorkflow(DurableSteps):
         self._posted: DepositsPosted | None = None
         self._returned: DepositReturned | None = None
         self._expires_at: datetime | None = None
+        self._shown_doubt = False
 
     @workflow.run
     async def run(self, order: MicroDepositOrder) -> MicroDepositSnapshot:
@@ -286,8 +287,10 @@ class MicroDepositWorkflow(DurableSteps):
         if self._version == 0:
             updates.append(ACCOUNT_ID.value_set(self._order.account_id))
         if self._status is _Status.ORIGINATION_IN_DOUBT:
+            self._shown_doubt = True
             updates.append(IN_DOUBT_SINCE.value_set(workflow.now()))
-        elif self._status is _Status.SENT or self._status is _Status.FAILED:
+        elif self._shown_doubt:
+            self._shown_doubt = False
             updates.append(IN_DOUBT_SINCE.value_unset())
         workflow.upsert_search_attributes(updates)
         details = f"**{self._status}**, {self._attempts_remaining} attempts left"
