@@ -247,6 +247,11 @@ CREATE TRIGGER require_destroyed_key BEFORE INSERT ON onboarding.erasure_certifi
 _UP = (_USERS, _KEYS, _CASES, _CLOSURES)
 
 _DOWN = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM onboarding.events) OR EXISTS (SELECT FROM onboarding.closures) THEN
+        RAISE EXCEPTION 'what the law wants kept of users would be lost' USING ERRCODE = 'object_in_use';
+    END IF;
+END $$;
 DROP SCHEMA onboarding CASCADE;
 DROP TABLE vault.personal_keys;
 DROP FUNCTION vault.keep_personal_key;
