@@ -38,6 +38,8 @@ from temporal import search_attributes
 from temporal.search_attributes import NEEDS_ATTENTION
 from temporal.task_queues import TaskQueue
 from tests.replay.codec import replay_converter
+from tests.replay.deposits import DEPOSITS
+from tests.replay.deposits import Scenario as DepositScenario
 from tests.replay.disputes import DISPUTES
 from tests.replay.disputes import Scenario as DisputeScenario
 from tests.replay.history_files import save
@@ -46,6 +48,7 @@ from tests.replay.onboarding import Scenario as OnboardingScenario
 from tests.replay.provisioning import open_provisioning
 from tests.replay.scenarios import PAYMENTS, REFUNDS, WINDOWS, Scenario, Stage
 from tests.support.card_world import NOTHING, open_card_world
+from tests.support.deposit_world import open_deposit_world
 from tests.support.dispute_world import open_dispute_world
 from tests.support.onboarding_world import open_onboarding_world
 from tests.support.settlement_world import open_settlement_world
@@ -56,6 +59,7 @@ from workers.registry import activity_worker, payments_worker
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
+from workflows.micro_deposit import BankDayWorkflow
 from workflows.onboarding import RescreeningWorkflow
 from workflows.settlement import BreakWorkflow
 from workflows.token_lifecycle import TokenProvisioningWorkflow
@@ -66,7 +70,8 @@ SCENARIOS = (
     | {f"dispute_{scenario.__name__}" for scenario in DISPUTES}
     | {f"onboarding_{scenario.__name__}" for scenario in CASES}
     | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
-    | {"rescreening"}
+    | {f"micro_deposit_{scenario.__name__}" for scenario in DEPOSITS}
+    | {"rescreening", "bank_day"}
     | {"token_provisioning", "card_verification", "cards", "settlement", "invariants"}
 )
 
@@ -90,6 +95,11 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
             await _record_onboarding(engine, closure, "closure")
     if wanted("rescreening"):
         await _record_rescreening(engine)
+    for deposit in DEPOSITS:
+        if wanted(f"micro_deposit_{deposit.__name__}"):
+            await _record_deposits(deposit)
+    if wanted("bank_day"):
+        await _record_bank_day()
     if wanted("token_provisioning"):
         await _record_provisioning()
     if wanted("card_verification"):
@@ -143,6 +153,22 @@ async def _record_rescreening(engine: AsyncEngine) -> None:
         )
         await handle.result()
         await _save("rescreening", environment.client, handle.id)
+
+
+async def _record_deposits(scenario: DepositScenario) -> None:
+    async with _environment() as environment, open_deposit_world(environment.client) as world:
+        await scenario(world, environment.sleep)
+        await world.handle.result()
+        await _save(f"micro_deposit_{scenario.__name__}", environment.client, world.handle.id)
+
+
+async def _record_bank_day() -> None:
+    async with _environment() as environment, open_deposit_world(environment.client):
+        handle = await environment.client.start_workflow(
+            BankDayWorkflow.run, id="bank-day/recorded", task_queue=TaskQueue.PAYMENTS
+        )
+        await handle.result()
+        await _save("bank_day", environment.client, handle.id)
 
 
 async def _record_provisioning() -> None:
