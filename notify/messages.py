@@ -16,6 +16,10 @@ class Kind(StrEnum):
     PAYMENT_REFUNDED = "payment_refunded"
     PAYMENT_REVERSED = "payment_reversed"
     STEP_UP_CODE = "step_up_code"
+    DISPUTE_OPENED = "dispute_opened"
+    # The issuer's last word: the payer has the money back, or the charge stands.
+    DISPUTE_UPHELD = "dispute_upheld"
+    DISPUTE_REJECTED = "dispute_rejected"
     CARD_EXPIRING = "card_expiring"
     CONTACT_CODE = "contact_code"
     CONTACT_KNOWN = "contact_known"
@@ -39,6 +43,9 @@ CHANNELS: Mapping[Kind, tuple[ChannelName, ...]] = {
     Kind.PAYMENT_REFUNDED: _EVERYWHERE,
     Kind.PAYMENT_REVERSED: _EVERYWHERE,
     Kind.STEP_UP_CODE: (ChannelName.SMS, ChannelName.IN_APP),
+    Kind.DISPUTE_OPENED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.DISPUTE_UPHELD: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.DISPUTE_REJECTED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
     # Not worth an SMS: nothing is wrong yet, and it comes twice.
     Kind.CARD_EXPIRING: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
     # These prove an address or speak to its owner, who need be no user: their recipient has that one address alone.
@@ -56,6 +63,9 @@ REQUIRED_FACTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.PAYMENT_REFUNDED: ("amount", "merchant", "last4"),
     Kind.PAYMENT_REVERSED: ("amount", "merchant", "last4"),
     Kind.STEP_UP_CODE: ("amount", "merchant", CODE),
+    Kind.DISPUTE_OPENED: ("amount", "merchant", "last4"),
+    Kind.DISPUTE_UPHELD: ("amount", "merchant", "last4"),
+    Kind.DISPUTE_REJECTED: ("amount", "merchant", "last4"),
     Kind.CARD_EXPIRING: ("last4", "expiry"),
     Kind.CONTACT_CODE: ("contact_code", "purpose"),
     Kind.CONTACT_KNOWN: (),

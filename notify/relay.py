@@ -129,6 +129,8 @@ class Relay:
                 return Notification(f"{row.subject_id}:notify", row.data["user_id"], Kind.SECURITY_NOTICE, facts)
             case "payment_method.expiring":
                 return _expiry_notification(row)
+            case type_ if type_.startswith("dispute."):
+                return _dispute_notification(row)
             case _:
                 return _payment_notification(row)
 
@@ -153,6 +155,17 @@ def _expiry_notification(row: Row[Any]) -> Notification:
     facts = {"last4": data["last4"], "expiry": f"{data['exp_month']:02}/{data['exp_year']}"}
     key = f"{row.subject_id}:notify:expiring:{data['exp_year']}-{data['exp_month']:02}:{data['days']}"
     return Notification(key, data["user_id"], Kind.CARD_EXPIRING, facts)
+
+
+def _dispute_notification(row: Row[Any]) -> Notification:
+    """A case may come back after its end, so each event is told by itself."""
+    kind = Kind.DISPUTE_OPENED
+    if row.type == "dispute.closed":
+        # `won` and `lost` are the merchant's view.
+        kind = Kind.DISPUTE_UPHELD if row.data["status"] == "lost" else Kind.DISPUTE_REJECTED
+    amount = Money(row.data["amount_minor"], Currency[row.data["currency"]])
+    facts = {"merchant": row.merchant, "last4": row.last4, "amount": str(amount)}
+    return Notification(f"{row.subject_id}:notify:v{row.subject_sequence}", row.user_id, kind, facts)
 
 
 def _payment_notification(row: Row[Any]) -> Notification:
@@ -180,14 +193,17 @@ WITH due AS (
     RETURNING owed.event_id, owed.attempts, now() - owed.owed_since AS age
 )
 SELECT
-    claimed.event_id, claimed.attempts, claimed.age, event.type, event.data, event.subject_id, event.created_at,
+    claimed.event_id, claimed.attempts, claimed.age, event.type, event.data, event.subject_id, event.subject_sequence,
+    event.created_at,
     code.tells AS code_tells, code.sends AS code_sends, code.address AS code_address, code.purpose AS code_purpose,
     code.expires_at <= now() OR code.used_at IS NOT NULL AS code_is_over, payment.id AS payment_id,
     payment.user_id, payment.amount_minor, payment.currency, payment.merchant ->> 'name' AS merchant, method.last4
 FROM claimed
 JOIN platform.outbox event ON event.id = claimed.event_id
 LEFT JOIN identity.contact_codes code ON code.id = event.subject_id
-LEFT JOIN platform.payments payment ON payment.id = event.subject_id
+LEFT JOIN platform.payments payment
+    ON payment.id = CASE WHEN starts_with(event.type, 'dispute.') THEN event.data ->> 'payment_id'
+        ELSE event.subject_id END
 LEFT JOIN platform.payment_methods method ON method.id = payment.payment_method_id
 """)
 

@@ -428,10 +428,11 @@ END $$
 # Chains of the form {"opens": […], "chain": […]}, each of which stands or falls alone, as if they were applied one
 # after another. They are tried together. If that is refused, those before the one that is to blame are tried without it
 # (half of them, where nobody knows which that is), and it is applied alone, for the reason. The answer has one element
-# for each run of chains that were applied together, with their number.
+# for each run of chains that were applied together, with their number. Who keeps an account locked is not to hold up
+# all of them for as long as a chain alone would wait.
 _APPLY_EACH = """
 CREATE FUNCTION ledger.apply_each(chains jsonb) RETURNS jsonb LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     total integer := jsonb_array_length(chains);
     done integer := 0;
@@ -561,6 +562,18 @@ _BOUND_REFUND = (
     """,
 )
 
+# A payer is told of a chargeback of theirs: that it was opened, and how it ended. An inquiry moves no money.
+_OWE_DISPUTE = (
+    """
+    CREATE TRIGGER owe_dispute_notification AFTER INSERT ON platform.outbox FOR EACH ROW WHEN (
+        NEW.type IN ('dispute.created', 'dispute.escalated', 'dispute.reopened', 'dispute.closed')
+        AND NEW.data ->> 'kind' = 'chargeback')
+        EXECUTE FUNCTION notify.owe()
+    """,
+)
+
+_OWE_DISPUTE_DOWN = ("DROP TRIGGER owe_dispute_notification ON platform.outbox",)
+
 _BOUND_REFUND_DOWN = (
     "DROP TRIGGER bound_refund ON platform.payments",
     "DROP FUNCTION platform.bound_refund()",
@@ -579,12 +592,19 @@ def _ledger_before() -> ModuleType:
 
 
 def upgrade() -> None:
-    for statement in (*_LEDGER_UP, *_BOUND_REFUND):
+    for statement in (*_LEDGER_UP, *_BOUND_REFUND, *_OWE_DISPUTE):
         op.execute(statement)
 
 
 def downgrade() -> None:
     before = _ledger_before()
-    for statement in (*_BOUND_REFUND_DOWN, *_LEDGER_DOWN, before._BOOK, before._APPLY, *_TRIGGERS_BEFORE):
+    for statement in (
+        *_OWE_DISPUTE_DOWN,
+        *_BOUND_REFUND_DOWN,
+        *_LEDGER_DOWN,
+        before._BOOK,
+        before._APPLY,
+        *_TRIGGERS_BEFORE,
+    ):
         op.execute(statement)
     op.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC")

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.contact_codes import ContactCodes
-from domain.ids import EVENT, PAYMENT, PAYMENT_METHOD, new_id
+from domain.ids import DISPUTE, EVENT, PAYMENT, PAYMENT_METHOD, new_id
 from notify.channels import Channel
 from notify.inbox import list_messages
 from notify.relay import Relay
@@ -243,3 +243,44 @@ async def _after_reconnecting(engine: AsyncEngine) -> Person:
     person = await new_person(engine)
     await _happened(engine, person, "authorized")
     return person
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "title"),
+    [
+        ("created", {"status": "needs_response"}, "Dispute with Blue Bottle opened"),
+        ("escalated", {"status": "needs_response"}, "Dispute with Blue Bottle opened"),
+        ("closed", {"status": "lost"}, "Dispute with Blue Bottle decided for you"),
+        ("closed", {"status": "won"}, "Dispute with Blue Bottle decided"),
+    ],
+)
+async def test_a_payer_hears_of_a_chargeback_and_how_it_ended(
+    engine: AsyncEngine, relay: Relay, sandbox: Sandbox, event: str, data: dict[str, str], title: str
+) -> None:
+    person = await new_person(engine)
+    dispute_id, event_id = await _disputed(engine, person, event, **data)
+    assert await relay.deliver_due() == 1
+    assert await _owed(engine, event_id) is None
+    async with engine.connect() as connection:
+        [message] = (await list_messages(connection, person.user_id)).messages
+    assert message.title == title
+    assert "42.00 EUR" in message.body
+    assert dispute_id.startswith("dp_")
+
+
+async def test_an_inquiry_and_steps_of_a_case_are_not_told(engine: AsyncEngine) -> None:
+    person = await new_person(engine)
+    for event, kind in (("created", "inquiry"), ("closed", "inquiry"), ("submitted", "chargeback")):
+        _, event_id = await _disputed(engine, person, event, kind=kind)
+        assert await _owed(engine, event_id) is None
+
+
+async def _disputed(engine: AsyncEngine, person: Person, event: str, **data: str) -> tuple[str, str]:
+    """A dispute of a payment of the person's own to which `event` has happened; its id and the event's."""
+    # An event that nobody is told of, for a payment to be there.
+    first = await _happened(engine, person, "captured")
+    payment_id = (await _execute(engine, "SELECT subject_id FROM platform.outbox WHERE id = :id", id=first)).scalar()
+    dispute_id, event_id = new_id(DISPUTE), new_id(EVENT)
+    facts = {"kind": "chargeback", "payment_id": payment_id, "amount_minor": 4200, "currency": "EUR", **data}
+    await _execute(engine, _EVENT, event=event_id, payment=dispute_id, type=f"dispute.{event}", data=json.dumps(facts))
+    return dispute_id, event_id
