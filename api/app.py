@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api import wallet_page
 from api.context import ApiContext
 from api.device_proofs import require_device_proof
 from api.errors import CATALOGUE, ApiError, unavailable
@@ -108,10 +109,11 @@ def create_app(open_context: Lifespan, max_body_bytes: int = 64 * 1024, max_uplo
         settlement.router,
     ):
         app.include_router(router)
-    _document_keys(app)
     # What moves money is signed by the session's device, once it has one.
     app.include_router(payments.router, dependencies=[Depends(require_device_proof)])
     declare(app)
+    _document_keys(app)
+    app.include_router(wallet_page.router)
     _add_pages(app)
     _add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes, max_upload_bytes=max_upload_bytes)
