@@ -432,10 +432,11 @@ class DestroyedKey:
 
 @dataclass(frozen=True, slots=True)
 class UserTokens:
-    """The vault's tokens of a user's cards."""
+    """The vault's tokens of a user's cards, and the ids of the bank accounts that it keeps for the user."""
 
     user_id: str
     token_ids: tuple[str, ...]
+    bank_account_ids: tuple[str, ...] = ()
 
 
 class PersonalKeyActivities(Protocol):

@@ -25,6 +25,7 @@ from domain.onboarding import Checked, OnboardingChange
 from onboarding.cases import Borrower, Cases
 from onboarding.closures import Closures
 from onboarding.provider import IdentityProvider
+from vault.bank_accounts import BankAccountVault
 from vault.lifecycle import TokenReason
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
@@ -92,7 +93,9 @@ class ClosureActivities(contracts.ClosureActivities):
     async def shut(self, user: UserRef) -> UserTokens:
         with translated():
             await self._closures.shut(user.user_id)
-            return UserTokens(user.user_id, tuple(await self._closures.tokens(user.user_id)))
+            tokens = await self._closures.tokens(user.user_id)
+            bank_accounts = await self._closures.bank_accounts(user.user_id)
+            return UserTokens(user.user_id, tuple(tokens), tuple(bank_accounts))
 
     @activity.defn(name="closure.end_onboarding")
     async def end_onboarding(self, user: UserRef) -> None:
@@ -115,9 +118,10 @@ class ClosureActivities(contracts.ClosureActivities):
 class PersonalKeyActivities(contracts.PersonalKeyActivities):
     """On the vault's queue: no other worker has the HSM."""
 
-    def __init__(self, keys: PersonalKeys, vault: Vault) -> None:
+    def __init__(self, keys: PersonalKeys, vault: Vault, bank_accounts: BankAccountVault) -> None:
         self._keys = keys
         self._vault = vault
+        self._bank_accounts = bank_accounts
 
     @activity.defn(name="personal_keys.lend")
     async def lend(self, user: UserRef) -> KeyLoan:
@@ -139,3 +143,5 @@ class PersonalKeyActivities(contracts.PersonalKeyActivities):
         with translated():
             for token_id in tokens.token_ids:
                 await self._vault.delete(token_id, TokenReason.ACCOUNT_CLOSED)
+            for bank_account_id in tokens.bank_account_ids:
+                await self._bank_accounts.erase(bank_account_id)

@@ -6,7 +6,20 @@ from api.context import ApiContext
 from api.errors import ApiError
 from domain.money import Money
 from domain.tiers import limit_for
-from store.onboarding_queries import find_standing
+from store.onboarding_queries import Standing, find_standing
+
+
+async def require_open(context: ApiContext, user_id: str, param: str | None = None) -> Standing:
+    """How the user stands, who may still be given and change things.
+
+    Raises:
+        ApiError: the wallet is closed or about to be.
+    """
+    async with context.reader.connect() as connection:
+        standing = await find_standing(connection, user_id)
+    if standing.closing_at is not None:
+        raise ApiError("user_closed", "The user's wallet is closed, or about to be.", param)
+    return standing
 
 
 async def require_may_pay(context: ApiContext, user_id: str, money: Money) -> None:
@@ -14,10 +27,7 @@ async def require_may_pay(context: ApiContext, user_id: str, money: Money) -> No
     Raises:
         ApiError: the wallet is closed or about to be, or one payment of this user may not be that much.
     """
-    async with context.reader.connect() as connection:
-        standing = await find_standing(connection, user_id)
-    if standing.closing_at is not None:
-        raise ApiError("user_closed", "The user's wallet is closed, or about to be.", "payment_method")
+    standing = await require_open(context, user_id, "payment_method")
     limit = limit_for(standing.tier, money.currency)
     if money.amount_minor > limit:
         message = f"One payment may be {limit} minor units of {money.currency} at most ({standing.tier})."

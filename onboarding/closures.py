@@ -58,6 +58,11 @@ class Closures:
         async with reaching(self._engine) as connection:
             return list((await connection.execute(_TOKENS, {"user": user_id})).scalars())
 
+    async def bank_accounts(self, user_id: str) -> list[str]:
+        """The ids of the user's bank accounts in the vault."""
+        async with reaching(self._engine) as connection:
+            return list((await connection.execute(_BANK_ACCOUNTS, {"user": user_id})).scalars())
+
     async def close(self, order: CloseOrder) -> Closed:
         """The end of the business relationship, from which the retention is counted. The first time counts."""
         user_id = order.user_id
@@ -115,6 +120,8 @@ SELECT
         WHERE payments.user_id = :user AND refunds.status IN ('pending', 'in_doubt')) AS refunds,
     (SELECT count(*) FROM platform.disputes JOIN platform.payments ON payments.id = disputes.payment_id
         WHERE payments.user_id = :user AND disputes.status NOT IN ('won', 'lost')) AS disputes,
+    (SELECT count(*) FROM bank.micro_deposits WHERE user_id = :user
+        AND status IN ('initiating', 'sent', 'awaiting_confirmation', 'origination_in_doubt')) AS micro_deposits,
     (SELECT count(*) FROM ledger.accounts WHERE id LIKE 'user:' || :user || ':%'
         AND (debits_posted <> credits_posted OR debits_pending <> 0 OR credits_pending <> 0)) AS balances
 """)
@@ -130,11 +137,23 @@ _SHUT = (
     UPDATE identity.sessions SET revoked_at = now(), revoke_reason = 'user_closed'
     WHERE user_id = :user AND revoked_at IS NULL
     """),
+    # What opens the wallet. A suspended passkey stays as a row; the address is free for whoever proves it next.
+    text("UPDATE identity.devices SET revoked_at = now() WHERE user_id = :user AND revoked_at IS NULL"),
+    text("""
+    UPDATE identity.passkeys SET suspended_at = now()
+    WHERE user_id = :user AND suspended_at IS NULL AND removed_at IS NULL
+    """),
+    text("DELETE FROM identity.passwords WHERE user_id = :user"),
+    text("DELETE FROM identity.contacts WHERE user_id = :user"),
     text("UPDATE platform.payment_methods SET status = 'removed' WHERE user_id = :user AND status <> 'removed'"),
     text("DELETE FROM notify.push_tokens WHERE user_id = :user"),
 )
 
 _TOKENS = text("SELECT token_id FROM platform.payment_methods WHERE user_id = :user AND token_id IS NOT NULL")
+
+_BANK_ACCOUNTS = text("""
+SELECT bank_account_id FROM platform.payment_methods WHERE user_id = :user AND bank_account_id IS NOT NULL
+""")
 
 _CLOSE = text("""
 UPDATE onboarding.closures SET status = 'closed', waiting_for = '{}', closed_at = :now, erase_after = :until
@@ -155,8 +174,6 @@ _ERASE = (
     WHERE user_id = :user
     """),
     text("DELETE FROM notify.inbox WHERE user_id = :user"),
-    text("DELETE FROM identity.contacts WHERE user_id = :user"),
-    text("DELETE FROM identity.passwords WHERE user_id = :user"),
     text("""
     DELETE FROM identity.contact_codes WHERE user_id = :user
         OR registration_id IN (SELECT id FROM identity.registrations WHERE user_id = :user)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,7 +61,13 @@ from documents.storage import Bucket, DocumentStorage
 from domain.clearing import ClearingKind
 from domain.contact_codes import ContactCodes
 from domain.disputes import ChargebackNotice
-from domain.ids import dispute_workflow_id, micro_deposit_workflow_id, onboarding_workflow_id, payment_workflow_id
+from domain.ids import (
+    dispute_workflow_id,
+    late_notice_workflow_id,
+    micro_deposit_workflow_id,
+    onboarding_workflow_id,
+    payment_workflow_id,
+)
 from domain.micro_deposits import DepositReturned, DepositsPosted
 from domain.network import LateAnswer
 from domain.step_up import StepUpCodes
@@ -166,7 +173,7 @@ async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker
     bank_vault = BankAccountVault(engine, provider, bank_sealer)
     stack.callback(bank_vault.close)
     bank_accounts = BankAccountActivities(bank_vault)
-    activities, keys = VaultActivities(vault), PersonalKeyActivities(personal_keys, vault)
+    activities, keys = VaultActivities(vault), PersonalKeyActivities(personal_keys, vault, bank_vault)
     return activity_worker(
         client,
         TaskQueue.VAULT,
@@ -272,10 +279,23 @@ def _tell_dispute(client: Client) -> Callable[[ChargebackNotice], Awaitable[None
                 start_signal_args=[notice],
             )
         except WorkflowAlreadyStartedError:
-            # The network had its time to come back to the case. Clearing shows what it moves, as a break.
-            _log.error("case %s is closed; that the network says %s is kept", notice.chargeback_id, notice.stage)
+            _log.error("case %s is closed, and the network says %s", notice.chargeback_id, notice.stage)
+            await _show_late(client, notice)
 
     return tell
+
+
+async def _show_late(client: Client, notice: ChargebackNotice) -> None:
+    """Has operators see to a notice that comes after its case was closed; one that is told again is the same."""
+    with contextlib.suppress(WorkflowAlreadyStartedError):
+        await client.start_workflow(
+            "dispute-late-notice",
+            notice,
+            id=late_notice_workflow_id(notice.chargeback_id, notice.kind, notice.stage, notice.issued_at),
+            task_queue=TaskQueue.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        )
 
 
 async def _notify(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:

@@ -13,6 +13,7 @@ from api.context import ApiContext, Context
 from api.deposit_calls import begin_micro_deposit, read_bank_day
 from api.errors import ApiError, missing, unavailable
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
+from api.limits import require_open
 from api.routes.users import visible_user
 from api.schemas.bank_accounts import (
     AmountsObject,
@@ -60,6 +61,7 @@ async def add_account(
     An account that the user has already is not added twice: the same payment method comes back.
     """
     await visible_user(context, caller, body.user, "user")
+    await require_open(context, body.user, "user")
     if body.account_type == "savings" and not context.settings.savings_accounts:
         raise ApiError("bank_account_type_unsupported", "Savings accounts are not taken here.", "account_type")
     number = body.account_number.get_secret_value()

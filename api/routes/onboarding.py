@@ -23,6 +23,7 @@ from api.auth import Caller, Operator, Principal
 from api.context import ApiContext, Context
 from api.errors import ApiError, missing, unavailable
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
+from api.limits import require_open
 from api.routes.users import user_object, visible_user
 from api.schemas.common import CurrencyCode, Page, Text
 from api.schemas.onboarding import (
@@ -328,7 +329,9 @@ async def close_user(
         # Who withdrew may close again. Who is closed has a workflow that runs, or a row that says so.
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
     )
-    if (await _standing(context, user_id)).closed_at is None:
+    async with context.reader.connect() as connection:
+        standing = await find_standing(connection, user_id)
+    if standing.closed_at is None:
         await update(
             context.temporal.execute_update_with_start_workflow(
                 ClosureWorkflow.decide, start_workflow_operation=operation, id=f"decide-{reservation.resource_id}"
@@ -419,13 +422,7 @@ async def _open_user(context: ApiContext, caller: Principal, user_id: str) -> No
         ApiError: there is none for this caller, or the wallet is closed or about to be.
     """
     await visible_user(context, caller, user_id)
-    if (await _standing(context, user_id)).closing_at is not None:
-        raise ApiError("user_closed", "The user's wallet is closed, or about to be.")
-
-
-async def _standing(context: ApiContext, user_id: str) -> Any:
-    async with context.reader.connect() as connection:
-        return await find_standing(connection, user_id)
+    await require_open(context, user_id)
 
 
 async def _case(context: ApiContext, user_id: str) -> Row:

@@ -13,6 +13,7 @@ from api.auth import Caller, Principal
 from api.context import ApiContext, Context
 from api.errors import CATALOGUE, ApiError, missing, unavailable
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
+from api.limits import require_open
 from api.presenters import card_object, payment_method_object, verification_object
 from api.routes.users import visible_user
 from api.schemas.common import Page
@@ -57,6 +58,7 @@ async def add_card(
     card is added all the same), `202` while it has not answered, or when nobody got an answer (`unknown`).
     """
     await visible_user(context, caller, body.user, "user")
+    await require_open(context, body.user, "user")
     number = body.number.get_secret_value()
     # A digest of the request is stored, so it must not depend on the whole number or on the security code.
     hidden = {"number", "cvc"} if body.verify else {"number", "cvc", "verify"}

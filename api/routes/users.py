@@ -9,6 +9,7 @@ from api.auth import Caller, Client, Principal
 from api.context import ApiContext, Context
 from api.errors import missing
 from api.idempotency import KeyHeader, reserve, store_answer
+from api.limits import require_open
 from api.routes.auth import session_object
 from api.schemas.common import Page
 from api.schemas.users import MessageObject, NewPushToken, NewUser, PushTokenObject, SessionObject, UserObject
@@ -47,6 +48,7 @@ async def get_user(user_id: str, context: Context, caller: Caller) -> UserObject
 async def create_session(user_id: str, context: Context, caller: Client) -> SessionObject:
     """A short-lived token with which the user's own device calls this API. Each call makes a new one."""
     await visible_user(context, caller, user_id)
+    await require_open(context, user_id)
     # How the user proved who they are is the client's word: no method of RFC 8176 says so.
     opened = await context.identity.sessions.open(caller.account_id, user_id, ["client"])
     return session_object(opened)
@@ -56,6 +58,7 @@ async def create_session(user_id: str, context: Context, caller: Client) -> Sess
 async def register_push_token(user_id: str, body: NewPushToken, context: Context, caller: Caller) -> PushTokenObject:
     """Registering a token again changes nothing."""
     await visible_user(context, caller, user_id)
+    await require_open(context, user_id)
     async with context.engine.begin() as connection:
         await push_tokens.register(connection, user_id, body.token, push_tokens.Platform(body.platform))
     return PushTokenObject(user=user_id, platform=body.platform)

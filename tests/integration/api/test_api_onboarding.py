@@ -20,6 +20,7 @@ from tests.unit.documents.files import PDF
 
 HIT_NAME = "Grigory Verbotenko"
 ADDRESS = {"line1": "1 Ocean Drive", "city": "Zenith", "postal_code": "10001", "country": "SE"}
+CARD = {"number": "4242424242424242", "exp_month": 12, "exp_year": 2034, "cvc": "123"}
 LICENCE = {"type": "driving_licence", "number": "X12", "country": "SE", "expires_on": "2031-01-01"}
 
 
@@ -205,6 +206,9 @@ async def test_a_wallet_waits_for_open_money_and_closes_for_good(
     assert (closing["status"], closing["waiting_for"]) == ("waiting", ["payments:1"])
     check_error(await shop.pay(wallet.card_id), 409, "user_closed", "payment_method")
     check_error(await shop.http.patch(path, json={"locale": "de"}), 409, "user_closed")
+    check_error(
+        await shop.post("/v1/payment_methods/cards", CARD | {"user": wallet.user_id}), 409, "user_closed", "user"
+    )
     withdrawn = (await shop.post(f"{path}/closure/withdraw")).json()
     assert withdrawn["status"] == "withdrawn"
     assert (await shop.post(f"/v1/payments/{payment['id']}/void")).status_code == 200
@@ -213,6 +217,7 @@ async def test_a_wallet_waits_for_open_money_and_closes_for_good(
     await shop.post(f"{path}/close")
     closed = await until(lambda: shop.get(f"{path}/closure"), lambda found: found["status"] == "closed")
     assert closed["erase_after"] > closed["closed"]
+    check_error(await shop.post(f"{path}/sessions"), 409, "user_closed")
     check_error(await shop.post(f"{path}/closure/withdraw"), 409, "closure_unexpected_state")
     assert (await shop.get(f"/v1/payment_methods/{wallet.card_id}"))["status"] == "removed"
     async with database.connect() as connection:
