@@ -89,6 +89,8 @@ async def create_payment(
     """
     method = await visible_payment_method(context, caller, body.payment_method, "payment_method")
     await require_may_pay(context, method["user_id"], Money(body.amount_minor, Currency[body.currency]))
+    if method["type"] != "card":
+        raise ApiError("payment_method_no_card", "Payments are made with cards.", "payment_method")
     if method["status"] != "active":
         code = "payment_method_pending" if method["status"] == "pending" else "payment_method_unusable"
         raise ApiError(code, f"The payment method is {method['status']}.", "payment_method")

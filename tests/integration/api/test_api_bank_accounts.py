@@ -270,4 +270,4 @@ async def test_a_bank_account_of_somebody_else_is_missing(shop: Shop, platform: 
 async def test_nothing_is_paid_with_a_bank_account(shop: Shop) -> None:
     added = (await _add(shop)).json()
     refused = await shop.pay(added["id"])
-    assert refused.status_code == 409
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "payment_method_no_card")
