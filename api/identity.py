@@ -18,7 +18,7 @@ from identity.keys import LOCKS, REFRESH_TOKENS, SIGNING_KEYS, derived
 from identity.locks import Locks
 from identity.passkeys import Passkeys
 from identity.passwords import Passwords
-from identity.registration import Registrations
+from identity.registration import Registrations, forgetting
 from identity.relying_party import RelyingParty
 from identity.revocations import Revocations
 from identity.service import Identity
@@ -64,6 +64,7 @@ async def open_identity(api: ApiSettings, engine: AsyncEngine, redis: Redis, sta
         idle=timedelta(days=settings.refresh_token_days),
         lifetime=timedelta(days=settings.session_days),
     )
+    await stack.enter_async_context(forgetting(engine))
     hasher = Passwords()
     stack.callback(hasher.close)
     desk = ContactCodeDesk(engine, ContactCodes(ContactCodeSettings().secret.get_secret_value()))

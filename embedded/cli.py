@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import json
@@ -309,6 +310,20 @@ def revoke_key(key: Annotated[str, typer.Argument(metavar="ID", help="The id, ke
     _running(state)
     key_commands.revoke(_database_url(state), key)
     _console.print("revoked", key)
+
+
+@app.command("rotate-signing-key")
+def rotate_signing_key(
+    distrust: Annotated[
+        bool, typer.Option("--distrust", help="What the old key signed counts no more: users refresh, and go on.")
+    ] = False,
+) -> None:
+    """Let the next key sign session tokens. It happens by itself every thirty days."""
+    state = StateFolder.default()
+    _running(state)
+    secret = base64.b64decode(state.secret("identity_secret"))
+    key_id = key_commands.rotate_signing_key(_database_url(state), secret, distrust)
+    _console.print("session tokens are signed by", key_id)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -11,8 +12,11 @@ from rich.table import Table
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from config.settings import IdentitySettings
 from domain.errors import NotFound
 from domain.ids import ACCOUNT, derived_id
+from identity.keys import SIGNING_KEYS, derived
+from identity.signing_keys import SigningKeys
 from store.api_keys import find_account, list_keys, revoke_key, roll_key
 from store.engine import create_engine
 
@@ -63,6 +67,26 @@ def revoke(database_url: str, key_id: str) -> None:
             raise NotFound("API key", key_id)
 
     _on(database_url, change)
+
+
+def rotate_signing_key(database_url: str, secret: bytes, distrust: bool) -> str:
+    """The id of the key that signs session tokens from now on. The API's processes notice within half a minute."""
+    settings = IdentitySettings(secret=base64.b64encode(secret).decode())
+
+    async def run() -> str:
+        engine = create_engine(database_url, pool_size=1)
+        keys = SigningKeys(
+            engine,
+            derived(secret, SIGNING_KEYS),
+            token_lifetime=timedelta(seconds=settings.access_token_seconds),
+            rotate_after=timedelta(days=settings.signing_key_days),
+        )
+        try:
+            return (await keys.rotate(distrust=distrust)).active_id
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(run())
 
 
 def _on(database_url: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

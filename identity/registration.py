@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,8 +23,11 @@ from identity.contacts import Contact, ContactKind
 from identity.errors import ContactTaken
 from identity.sessions import OpenSession, Sessions
 
+_log = logging.getLogger(__name__)
+
 # Then whoever began it begins anew.
 _LIFETIME = timedelta(hours=24)
+_FORGET_EVERY_SECONDS = 600.0
 # What the two codes prove (RFC 8176): that somebody has the phone, and knows what was sent.
 _METHODS = ("otp", "sms")
 
@@ -144,10 +151,34 @@ class Registrations:
         return Registration(first.registration_id, first.created_at, first.ends_at, first.user_id, codes)
 
 
-async def delete_expired(connection: AsyncConnection) -> int:
-    """Forgets applicants who never became users, and codes of no use; how many applicants."""
-    await connection.execute(_FORGET_CODES)
-    return (await connection.execute(_FORGET)).rowcount
+@asynccontextmanager
+async def forgetting(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Until the end of the block: forgets applicants and codes a day after they expired. Several processes may."""
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        while not stop.is_set():
+            try:
+                await forget_expired(engine)
+            except Exception as error:
+                # Whatever it was: what is left is forgotten the next time.
+                _log.warning("expired registrations could not be forgotten: %s", type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _FORGET_EVERY_SECONDS)
+
+    task = asyncio.create_task(run(), name="identity-forgetting")
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def forget_expired(engine: AsyncEngine) -> int:
+    """How many applicants were forgotten, users or not: what was asked of them is in the user by now, or of no use."""
+    async with engine.begin() as connection:
+        await connection.execute(_FORGET_CODES)
+        return (await connection.execute(_FORGET)).rowcount
 
 
 def _request(account_id: str, registration_id: str, contact: Contact, locale: str) -> Request:
@@ -231,4 +262,4 @@ _COMPLETE = text("UPDATE identity.registrations SET user_id = :user_id, password
 
 _FORGET_CODES = text("DELETE FROM identity.contact_codes WHERE expires_at < now() - interval '1 day'")
 
-_FORGET = text("DELETE FROM identity.registrations WHERE expires_at < now() - interval '1 day' AND user_id IS NULL")
+_FORGET = text("DELETE FROM identity.registrations WHERE expires_at < now() - interval '1 day'")

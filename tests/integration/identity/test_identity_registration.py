@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from identity.registration import forget_expired
 from tests.support.app import PASSWORD, App, Someone, code_in, wrong
 from tests.support.shop import Json, Shop, until
 
@@ -209,6 +210,26 @@ async def test_another_accounts_registration_does_not_exist(app: App, shop: Shop
     _refused(await app.verify(registration["id"], "email", wrong(code)), 422, "code_incorrect")
     await foreign.close()
     await other.http.aclose()
+
+
+async def test_who_applied_is_forgotten_a_day_after_it_expired(app: App, database: AsyncEngine) -> None:
+    waiting, done, gone = Someone(), Someone(), Someone()
+    kept = await app.begin(waiting)
+    user = (await app.register(done))["user"]
+    forgotten = await app.begin(gone)
+    for someone in (done, gone):
+        await _execute(
+            database,
+            "UPDATE identity.registrations SET expires_at = now() - interval '2 days' WHERE email = :email",
+            email=someone.email,
+        )
+    assert await forget_expired(database) >= 2
+    async with database.connect() as connection:
+        statement = text("SELECT id FROM identity.registrations WHERE email = ANY(:emails)")
+        emails = [someone.email for someone in (waiting, done, gone)]
+        assert (await connection.execute(statement, {"emails": emails})).scalars().all() == [kept["id"]]
+    _refused(await app.http.get(f"/v1/registrations/{forgotten['id']}"), 404, "resource_missing")
+    assert (await app.sign_in(email=done.email, password=PASSWORD)).json()["user"] == user
 
 
 async def test_no_code_password_or_token_is_kept_in_clear(app: App, database: AsyncEngine) -> None:
