@@ -169,7 +169,8 @@ async def apply_each(connection: AsyncConnection, chains: Sequence[Sequence[Step
     (`PostPending`, `VoidPending`, `ExpirePending`) gain most: others are booked step by step. A refusal is a value here
     and costs: its neighbours are tried again without it.
 
-    The rest is as for `apply`: the locks last until the caller's transaction ends, so call it once, and last.
+    The rest is as for `apply`: the locks last until the caller's transaction ends, so call it once, and last. But it
+    waits for a lock no longer than two seconds: somebody who keeps one account locked is not to hold up all the others.
     """
     return await apply_encoded(connection, [encode(chain) for chain in chains])
 

@@ -17,11 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ledger.errors import LedgerError
-from ledger.transfers import Applied, Encoded, Outcome, Step, apply_encoded, encode
+from ledger.transfers import Applied, Encoded, Outcome, Step, apply_encoded, commit, encode
 
-# Two transactions under way: while one flushes to the disk, the other computes. More of them would only wait for each
-# other's accounts (PostgreSQL was measured to be fastest with about eight on two cores, over all processes).
-_AT_ONCE = 2
+# One transaction under way: those of one process mostly want the same accounts, so a second one would wait for the
+# locks of the first, and both would be smaller. (Other processes have theirs: PostgreSQL is not idle during a flush.)
+_AT_ONCE = 1
 # Steps of one transaction. More of them save next to nothing, and hold their locks for longer than 20 ms.
 _STEPS = 256
 # How long a connection is kept for the next callers. Taking one from the pool costs as much as a transfer.
@@ -43,6 +43,7 @@ class LedgerWriter:
         self._at_once = at_once
         self._queue: deque[_Waiting] = deque()
         self._writers: set[asyncio.Task[None]] = set()
+        self._alone: set[asyncio.Task[None]] = set()
         # Writers that keep their connection and wait for the next caller.
         self._idle: list[asyncio.Future[None]] = []
 
@@ -146,20 +147,25 @@ class LedgerWriter:
             if len(waiting) == 1 or error.connection_invalidated:
                 _fail(waiting, error)
                 return
-            # One of them has what the database does not take, or wants an account that somebody else keeps locked.
-            await asyncio.gather(*(self._write_alone(each) for each in waiting))
+            # One of them has what the database does not take, or wants an account that somebody else keeps locked: it
+            # must not hold up those who come next.
+            for each in waiting:
+                alone = asyncio.create_task(self._write_alone(each))
+                self._alone.add(alone)
+                alone.add_done_callback(self._alone.discard)
         else:
             for each, outcome in zip(waiting, outcomes, strict=True):
                 _answer(each, outcome)
 
     async def _write_alone(self, waiting: _Waiting) -> None:
         try:
-            async with self._engine.connect() as connection:
-                (outcome,) = await apply_encoded(connection, [waiting.chain])
-        except Exception as error:
+            _answer(waiting, await commit(self._engine, waiting.chain.steps))
+        except LedgerError as refusal:
+            _answer(waiting, refusal)
+        except BaseException as error:
             _fail([waiting], error)
-        else:
-            _answer(waiting, outcome)
+            if not isinstance(error, Exception):
+                raise
 
 
 def _answer(waiting: _Waiting, outcome: Outcome) -> None:

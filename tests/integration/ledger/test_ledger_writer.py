@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ledger.errors import ExceedsCredits, LedgerError
-from ledger.transfers import Applied, Post, Step, apply
+from ledger.transfers import Applied, OpenAccount, Post, Step, apply
 from ledger.writer import LedgerWriter
 from tests.integration.ledger.support import USD, Books
 
@@ -89,13 +89,14 @@ async def test_what_the_database_cannot_take_fails_its_caller_alone(books: Books
 async def test_an_account_that_somebody_keeps_locked_holds_up_its_own_callers_alone(
     books: Books, writer: LedgerWriter
 ) -> None:
-    other = Post(books.name("other"), books.bank, books.shop, 1, USD, "x", books.prefix)
+    till = OpenAccount(books.name("till"), USD, "till")
+    other = Post(books.name("other"), books.bank, till.id, 1, USD, "x", books.prefix)
     async with books.engine.connect() as connection:
         await connection.execute(text("SELECT FROM ledger.accounts WHERE id = :id FOR UPDATE"), {"id": books.wallet})
-        locked, applied = await at_once(writer, [[books.pay(1)], [other]])
+        locked, applied = await at_once(writer, [[books.pay(1)], [till, other]])
         await connection.rollback()
     assert isinstance(locked, DBAPIError)
-    assert applied == [Applied(other.id, replayed=False)]
+    assert applied == [Applied(till.id, replayed=False), Applied(other.id, replayed=False)]
     assert await writer.commit([books.pay(1)]) == [Applied(books.name("pay"), replayed=False)]
 
 
