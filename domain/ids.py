@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from datetime import datetime
 
 PAYMENT = "pay"
 REFUND = "re"
@@ -100,6 +101,11 @@ def renewal_workflow_id(payment_method_id: str, exp_year: int, exp_month: int) -
 
 def dispute_workflow_id(chargeback_id: str) -> str:
     return f"dispute/{chargeback_id}"
+
+
+def late_notice_workflow_id(chargeback_id: str, kind: str, stage: str, issued_at: datetime) -> str:
+    """Of what the network says of a case whose own workflow has closed: one for each notice."""
+    return f"dispute-late-notice/{chargeback_id}/{kind}/{stage}/{int(issued_at.timestamp())}"
 
 
 def settlement_workflow_id(day: str | None) -> str:
