@@ -15,7 +15,7 @@ from workers.sandbox import sandbox
 from workflows.card_verification import CardVerificationWorkflow
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow, CardRenewalWorkflow
 from workflows.closure import ClosureWorkflow
-from workflows.dispute import DisputeWorkflow
+from workflows.dispute import DisputeWorkflow, LateNoticeWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.onboarding import OnboardingWorkflow, RescreeningWorkflow
 from workflows.micro_deposit import BankDayWorkflow, MicroDepositWorkflow
@@ -37,6 +37,7 @@ WORKFLOWS: Sequence[type] = (
     CardRenewalWorkflow,
     CardExpiryRemindersWorkflow,
     DisputeWorkflow,
+    LateNoticeWorkflow,
     SettlementWorkflow,
     BreakWorkflow,
     InvariantWorkflow,

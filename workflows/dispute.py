@@ -427,6 +427,36 @@ class DisputeWorkflow(DurableSteps):
         workflow.set_current_details("\n\n".join(lines))
 
 
+@workflow.defn(name="dispute-late-notice")
+class LateNoticeWorkflow(DurableSteps):
+    """What the network says of a case after its workflow has closed, which nothing here can follow any more.
+
+    It is kept, and waits, visibly, until two operators have seen to it. The money that it moves comes with clearing,
+    as a break of its own.
+    """
+
+    @workflow.run
+    async def run(self, notice: ChargebackNotice) -> None:
+        await self._whatever_comes(self._live(notice))
+
+    async def _live(self, notice: ChargebackNotice) -> None:
+        dispute_id = derived_id(DISPUTE, notice.chargeback_id)
+        workflow.set_current_details(
+            f"**{notice.kind} {notice.stage}** after {dispute_id} was closed · {notice.money} · reason"
+            f" {notice.reason_code}\n\n{notice.payment_id}"
+        )
+        record = NoticeRecord(dispute_id, notice, workflow.now())
+        await self._until_done(
+            "disputes.note",
+            lambda: workflow.execute_local_activity_method(DisputeActivities.note, record, **LOCAL_STEP),
+        )
+        await self._until_done("dispute.late_notice", self._ask, {Resolution.ACKNOWLEDGED: None})
+        await workflow.wait_condition(workflow.all_handlers_finished)
+
+    async def _ask(self) -> None:
+        raise ApplicationError("only people can say what follows", type="dispute_closed", non_retryable=True)
+
+
 def _identity(notice: ChargebackNotice) -> tuple[str, str, datetime]:
     return notice.kind, notice.stage, notice.issued_at
 

@@ -20,11 +20,13 @@ from domain.currency import Currency
 from domain.disputes import DisputeKind, DisputeStatus, NoticeStage
 from domain.outcomes import Acknowledged
 from domain.payments import PaymentEvent
+from temporal.search_attributes import NEEDS_ATTENTION
+from temporal.task_queues import TaskQueue
 from tests.support.dispute_world import FEE_MINOR, TEXTS, DisputeWorld, open_dispute_world
 from tests.support.disputes import dispute_events, dispute_rows
 from tests.support.world import NOW, Fault
 from tests.unit.documents.files import PDF
-from workflows.dispute import DisputeWorkflow
+from workflows.dispute import DisputeWorkflow, LateNoticeWorkflow
 from workflows.dispute_messages import AcceptDispute, AddEvidence, SubmitEvidence
 from workflows.messages import Resolution, ResolveRequest, RetryRequest
 
@@ -487,3 +489,30 @@ async def _notices(world: DisputeWorld) -> list[tuple[str, str | None]]:
 async def _details(world: DisputeWorld) -> str:
     details: str = await world.handle.query("__temporal_workflow_metadata")
     return str(details)
+
+
+# --------------------------------------------------------------------------------------------- after the case is closed
+
+
+async def test_a_notice_for_a_closed_case_is_kept_and_waits_for_two_operators(world: DisputeWorld) -> None:
+    await world.open()
+    await world.handle.execute_update(DisputeWorkflow.accept, AcceptDispute())
+    await world.closed()
+    word = world.notice(stage=N.WON, after=100 * DAY)
+    client = world.environment.client
+    handle = await client.start_workflow(
+        LateNoticeWorkflow.run, word, id=f"late/{world.chargeback_id}", task_queue=TaskQueue.PAYMENTS
+    )
+    step = "dispute.late_notice"
+    async with asyncio.timeout(30):
+        while (await handle.describe()).typed_search_attributes.get(NEEDS_ATTENTION) != step:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    kept = await dispute_rows(
+        world.engine, "SELECT stage, event FROM platform.dispute_notices WHERE dispute_id = :id", world.dispute_id
+    )
+    assert {"stage": "won", "event": None} in kept
+    for operator, applied in (("ada", False), ("ada", False), ("grace", True)):
+        request = ResolveRequest(operator, step, Resolution.ACKNOWLEDGED, "asked the issuer")
+        assert (await handle.execute_update(LateNoticeWorkflow.resolve, request)).applied is applied
+    await handle.result()
+    assert (await world.row())["status"] == "lost"

@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from domain.disputes import ChargebackNotice, DisputeKind, NoticeStage
-from domain.ids import dispute_workflow_id
+from domain.ids import dispute_workflow_id, late_notice_workflow_id
 from tests.integration.network.rig import usd
 from workers.wiring import _tell_dispute
 
@@ -58,5 +58,17 @@ async def test_a_notice_about_a_closed_dispute_is_not_told_for_ever(
     handle, _ = await events(temporal_client, notice)
     await handle.terminate()
     # An error here would have the network worker tell it again and again.
-    await tell(replace(notice, stage=NoticeStage.LOST))
+    late = replace(notice, stage=NoticeStage.LOST)
+    await tell(late)
+    await tell(late)
     assert (await handle.describe()).status is WorkflowExecutionStatus.TERMINATED
+    shown = temporal_client.get_workflow_handle(
+        late_notice_workflow_id(late.chargeback_id, late.kind, late.stage, late.issued_at)
+    )
+    kinds = [event.event_type async for event in shown.fetch_history_events()]
+    assert kinds.count(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED) == 1
+    assert (await shown.describe()).workflow_type == "dispute-late-notice"
+    await shown.terminate()
+    # One that was seen to already is not shown again.
+    await tell(late)
+    assert (await shown.describe()).status is WorkflowExecutionStatus.TERMINATED
