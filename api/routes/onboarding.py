@@ -87,7 +87,7 @@ router = APIRouter(prefix="/v1", tags=["Onboarding"])
 # What binds a ciphertext to its place; the onboarding worker says the same.
 _DETAILS, _DOCUMENT = "details", "document"
 
-_OperatorName = Annotated[Text, Query(description="Who looks; it is recorded", examples=["maria"])]
+_OperatorName = Annotated[Text | None, Query(description="Required: who looks; it is recorded", examples=["maria"])]
 
 _PENDING: dict[int | str, dict[str, Any]] = {
     202: {"model": OnboardingObject, "description": "Accepted, not recorded yet: read it again"}
@@ -202,7 +202,7 @@ async def add_document(
 
 @router.get("/users/{user_id}/onboarding/details", summary="Look at what a user said")
 async def look_at_details(
-    user_id: str, operator: _OperatorName, context: Context, caller: Operator
+    user_id: str, context: Context, caller: Operator, operator: _OperatorName = None
 ) -> PersonalDetailsObject:
     """For a reviewer. That it was looked at is recorded before anything is shown."""
     await visible_user(context, caller, user_id)
@@ -210,7 +210,7 @@ async def look_at_details(
         found = await find_sealed_details(connection, user_id)
         if found is None:
             raise missing("personal details of", user_id)
-        await record_access(connection, user_id, caller.account_id, operator, _DETAILS)
+        await record_access(connection, user_id, caller.account_id, _named(operator), _DETAILS)
     personal = await _personal_key(context, user_id)
     shown = asdict(from_json(unseal(personal.key, found[1], _DETAILS, user_id, personal.key_id)))
     return PersonalDetailsObject(user=user_id, **shown)
@@ -223,7 +223,7 @@ async def look_at_details(
     responses={200: {"content": {"application/octet-stream": {}}, "description": "The file, as a download"}},
 )
 async def look_at_document(
-    user_id: str, document_id: str, operator: _OperatorName, context: Context, caller: Operator
+    user_id: str, document_id: str, context: Context, caller: Operator, operator: _OperatorName = None
 ) -> Response:
     """For a reviewer. That it was looked at is recorded before anything is shown."""
     await visible_user(context, caller, user_id)
@@ -233,7 +233,7 @@ async def look_at_document(
     if found is None:
         raise missing("document", document_id)
     async with context.engine.begin() as connection:
-        await record_access(connection, user_id, caller.account_id, operator, document_id)
+        await record_access(connection, user_id, caller.account_id, _named(operator), document_id)
     personal = await _personal_key(context, user_id)
     try:
         ciphertext = await context.documents.read(onboarding_document_key(user_id, document_id))
@@ -454,6 +454,13 @@ def _sealed(details: PersonalDetails, user_id: str, personal: PersonalKey) -> Se
     ciphertext = seal(personal.key, to_json(details), _DETAILS, user_id, personal.key_id)
     expires_on = details.document.expires_on.isoformat() if details.document else None
     return SealedDetails(personal.key_id, base64.b64encode(ciphertext).decode(), expires_on)
+
+
+def _named(operator: str | None) -> str:
+    """Asked for only once it is known that there is something to look at: to anybody else it is not there."""
+    if operator is None:
+        raise ApiError("parameter_missing", "operator: say who looks.", "operator")
+    return operator
 
 
 async def _read_document(request: Request) -> tuple[DocumentKind, bytes]:
