@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class BankRig:
     gateway: BankGateway
     unsealer: Unsealer
     clock: Clock
+    private_key: bytes = field(repr=False)
 
     async def owner(self) -> Owner:
         owner = Owner(new_id(ACCOUNT), new_id(USER))
@@ -193,7 +194,7 @@ async def open_rig(engine: AsyncEngine, provider: Pkcs11Provider, folder: Path) 
         await _continue_returns(engine, simulator)
         client = BankClient(simulator.url, TOKEN, timeout_seconds=2.0)
         gateway = BankGateway(engine, unsealer, client, ORIGINATOR, clock=clock)
-        yield BankRig(engine, vault, simulator, gateway, unsealer, clock)
+        yield BankRig(engine, vault, simulator, gateway, unsealer, clock, key.private_bytes_raw())
         await client.aclose()
     vault.close()
 
