@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults check lint format types contracts bench train replay record lock clean softhsm faketime
+.PHONY: help demo up test faults check lint format types contracts bench train replay record lock clean softhsm faketime chromium
 
 help: ## list the targets
 	@grep -E '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -20,7 +20,7 @@ demo: $(INSTALLED) softhsm ## start everything, play payments through the API, s
 up: $(INSTALLED) softhsm ## start everything and keep it running until Ctrl-C
 	@$(BIN)/durapay up
 
-test: $(INSTALLED) softhsm faketime ## all tests, on real servers
+test: $(INSTALLED) softhsm faketime chromium ## all tests, on real servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
 
 faults: $(INSTALLED) softhsm ## disasters at random for MINUTES (10), under a random SEED or a given one
@@ -93,3 +93,11 @@ faketime:
 	elif sudo -n true 2>/dev/null; then root='sudo -n'; \
 	else echo 'libfaketime is needed. Run: sudo apt-get update && sudo apt-get install -y libfaketime' >&2; exit 1; fi; \
 	$$root apt-get update -q && $$root apt-get install -y -q --no-install-recommends libfaketime
+
+chromium:
+	@command -v chromium >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then root=''; \
+	elif sudo -n true 2>/dev/null; then root='sudo -n'; \
+	else echo 'Chromium is needed. Run: sudo apt-get update && sudo apt-get install -y chromium' >&2; exit 1; fi; \
+	$$root apt-get update -q && $$root apt-get install -y -q --no-install-recommends chromium && \
+	command -v chromium >/dev/null
