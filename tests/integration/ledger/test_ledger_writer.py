@@ -150,3 +150,14 @@ async def test_it_works_beside_callers_without_one(books: Books, writer: LedgerW
     await asyncio.gather(*(alone(number) for number in range(20)), at_once(writer, payments(books)))
     assert await books.sums(books.wallet) == (0, CALLERS, 0, 1020)
     assert await books.violations() == []
+
+
+async def test_a_batch_among_callers_has_an_outcome_for_each_of_its_chains(books: Books, writer: LedgerWriter) -> None:
+    too_much = books.pay(5000, "too much")
+    outcomes, alone = await asyncio.gather(
+        writer.commit_each([*payments(books), [too_much], [books.fund(1, "after")]]), writer.commit([books.pay(1)])
+    )
+    assert [isinstance(outcome, ExceedsCredits) for outcome in outcomes] == [False] * CALLERS + [True, False]
+    assert alone == [Applied(books.name("pay"), replayed=False)]
+    assert await writer.commit_each([]) == []
+    assert await books.sums(books.wallet) == (0, CALLERS + 1, 0, 1001)
