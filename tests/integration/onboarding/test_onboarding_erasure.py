@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from activities.contracts import IdentityCheck
+from activities.contracts import IdentityCheck, RescreeningPage
 from activities.onboarding import ClosureActivities, OnboardingActivities
 from config.settings import OnboardingSettings
 from documents.errors import DocumentMissing
@@ -77,6 +77,7 @@ class Case:
     keys: PersonalKeys
     onboarding: OnboardingActivities
     closures: ClosureActivities
+    told: list[tuple[str, str]]
     state: Onboarding = field(default_factory=Onboarding)
     sequence: int = 0
 
@@ -109,8 +110,10 @@ async def case(
     keys = PersonalKeys(engine, redis, provider, Sealer(private.public_key().public_bytes_raw()))
     local = LocalProvider(WatchList.load(OnboardingSettings.model_fields["watch_list"].get_default()))
 
+    told: list[tuple[str, str]] = []
+
     async def tell(user_id: str, list_version: str) -> None:
-        raise AssertionError("nobody is told")
+        told.append((user_id, list_version))
 
     async def end(user_id: str) -> None:
         return None
@@ -118,7 +121,7 @@ async def case(
     cases = Cases(engine)
     onboarding = OnboardingActivities(cases, Borrower(redis, Unsealer([private.private_bytes_raw()])), local, tell)
     closures = ClosureActivities(Closures(engine, RETENTION), storage, end)
-    yield Case(await add_user(engine), cases, keys, onboarding, closures)
+    yield Case(await add_user(engine), cases, keys, onboarding, closures, told)
     keys.close()
 
 
@@ -139,6 +142,28 @@ async def test_a_change_is_written_once_and_in_its_turn(case: Case, engine: Asyn
     async with engine.connect() as connection:
         count = text("SELECT count(*) FROM onboarding.events WHERE user_id = :user")
         assert await connection.scalar(count, {"user": case.user.user_id}) == 1
+
+
+async def test_whoever_was_held_against_another_list_is_told_of_todays_page_by_page(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.onboarding._PAGE", 1)
+    await case.submit(details())
+    await case.cases.record(case.change(OnboardingEvent.CLEARED, list_version="an older one"))
+    assert await _rescreened(case) == [(case.user.user_id, "2026-11-22")]
+    case.told.clear()
+    await case.cases.record(case.change(OnboardingEvent.RESCREENED, list_version="2026-11-22"))
+    assert await _rescreened(case) == []
+
+
+async def _rescreened(case: Case) -> list[tuple[str, str]]:
+    """Of all pages, what was told to this user. (Users of other tests are there, too.)"""
+    page = RescreeningPage()
+    while True:
+        done = await case.onboarding.rescreen(page)
+        if done.after is None:
+            return [told for told in case.told if told[0] == case.user.user_id]
+        page = RescreeningPage(done.after, done.list_version)
 
 
 async def test_the_database_takes_no_step_that_a_case_does_not_have(case: Case, engine: AsyncEngine) -> None:
