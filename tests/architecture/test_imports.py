@@ -65,7 +65,7 @@ def test_only_programs_and_composition_roots_read_settings() -> None:
     assert {module for module in others if not module.endswith(".__main__")} == set()
 
 
-def test_the_api_reaches_of_the_services_only_the_vault_documents_and_the_users_own_messages() -> None:
+def test_the_api_reaches_of_the_services_only_the_vault_documents_identity_and_the_users_own_messages() -> None:
     reached = {
         imported
         for module in _graph().find_descendants("api")
@@ -75,7 +75,7 @@ def test_the_api_reaches_of_the_services_only_the_vault_documents_and_the_users_
     assert {
         module
         for module in services
-        if not _within(module, {"vault", "documents", "notify.inbox", "notify.push_tokens"})
+        if not _within(module, {"vault", "documents", "identity", "notify.inbox", "notify.push_tokens"})
     } == set()
 
 
