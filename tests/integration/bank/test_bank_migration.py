@@ -1,0 +1,56 @@
+"""The bank's schema on the way up and down, with a bank account among the payment methods."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from psycopg import sql
+
+import store
+
+_ROWS = """
+INSERT INTO platform.accounts (id, name) VALUES ('acct_1', 'a');
+INSERT INTO platform.users (id, account_id, name) VALUES ('usr_1', 'acct_1', 'Ada');
+INSERT INTO platform.payment_methods (id, account_id, user_id, token_id, brand, bin, last4, exp_month, exp_year, status)
+    VALUES ('pm_card', 'acct_1', 'usr_1', 'tok_1', 'visa', '424242', '4242', 12, 2034, 'active');
+INSERT INTO platform.payment_methods
+    (id, account_id, user_id, type, bank_account_id, routing_number, account_type, last4, status)
+    VALUES ('pm_bank', 'acct_1', 'usr_1', 'us_bank_account', 'ba_1', '021000021', 'checking', '6789', 'pending');
+"""
+
+
+@pytest.fixture
+def scratch(empty_database_url: str) -> Iterator[str]:
+    """A database of this test's own."""
+    name = f"scratch_{secrets.token_hex(4)}"
+    server = empty_database_url.replace("+psycopg", "")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield empty_database_url.rpartition("/")[0] + f"/{name}"
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def test_bank_accounts_come_and_go_and_cards_stay(scratch: str) -> None:
+    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
+    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    command.upgrade(config, "0016")
+    with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(_ROWS)
+        for broken in (
+            "UPDATE platform.payment_methods SET routing_number = NULL WHERE id = 'pm_bank'",
+            "UPDATE platform.payment_methods SET routing_number = '021000021' WHERE id = 'pm_card'",
+            "UPDATE platform.payment_methods SET token_id = 'tok_2' WHERE id = 'pm_bank'",
+        ):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                connection.execute(broken)
+        command.downgrade(config, "0015")
+        rows = connection.execute("SELECT id FROM platform.payment_methods").fetchall()
+        assert rows == [("pm_card",)]
+        command.upgrade(config, "head")
+        assert connection.execute("SELECT count(*) FROM bank.files").fetchone() == (0,)
