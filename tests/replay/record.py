@@ -21,9 +21,11 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from activities.contracts import StageDone
+from domain.disputes import NoticeStage
 from domain.ids import (
     TOKEN,
     dispute_workflow_id,
+    late_notice_workflow_id,
     new_id,
     payment_workflow_id,
     provisioning_workflow_id,
@@ -57,6 +59,7 @@ from tests.support.world import NOW, Fault, declined, open_world
 from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow
+from workflows.dispute import LateNoticeWorkflow
 from workflows.invariants import InvariantWorkflow
 from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
 from workflows.micro_deposit import BankDayWorkflow
@@ -72,7 +75,7 @@ SCENARIOS = (
     | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
     | {f"micro_deposit_{scenario.__name__}" for scenario in DEPOSITS}
     | {"rescreening", "bank_day"}
-    | {"token_provisioning", "card_verification", "cards", "settlement", "invariants"}
+    | {"token_provisioning", "card_verification", "cards", "settlement", "invariants", "dispute_late_notice"}
 )
 
 
@@ -108,6 +111,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
         await _record_cards(engine)
     if wanted("settlement"):
         await _record_settlement()
+    if wanted("dispute_late_notice"):
+        await _record_late_notice(engine)
     if wanted("invariants"):
         await _record_invariants()
 
@@ -138,6 +143,24 @@ async def _record_dispute(engine: AsyncEngine, scenario: DisputeScenario) -> Non
         await scenario(world)
         await world.closed()
         await _save(f"dispute_{scenario.__name__}", environment.client, dispute_workflow_id(world.chargeback_id))
+
+
+async def _record_late_notice(engine: AsyncEngine) -> None:
+    """What is said of a case after its end, and seen to by two operators."""
+    s3 = shared_server("moto")["endpoint"]
+    async with _environment() as environment, open_dispute_world(environment, engine, s3) as world:
+        await world.open()
+        word = world.notice(stage=NoticeStage.WON, after=WINDOWS)
+        workflow_id = late_notice_workflow_id(word.chargeback_id, word.kind, word.stage, word.issued_at)
+        handle = await environment.client.start_workflow(
+            LateNoticeWorkflow.run, word, id=workflow_id, task_queue=TaskQueue.PAYMENTS
+        )
+        await _parked(handle)
+        for operator in ("operator-1", "operator-2"):
+            request = ResolveRequest(operator, "dispute.late_notice", Resolution.ACKNOWLEDGED, "asked the issuer")
+            await handle.execute_update(LateNoticeWorkflow.resolve, request)
+        await handle.result()
+        await _save("dispute_late_notice", environment.client, workflow_id)
 
 
 async def _record_onboarding(engine: AsyncEngine, scenario: OnboardingScenario, kind: str) -> None:
