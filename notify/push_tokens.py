@@ -18,9 +18,14 @@ class Platform(StrEnum):
     WEB = "web"
 
 
-async def register(connection: AsyncConnection, user_id: str, token: str, platform: Platform) -> None:
-    """Makes `token` (1–4096 characters) reach `user_id`, and nobody else: a device has one user at a time."""
-    values = {"user_id": user_id, "platform": Platform(platform).value, "pruned_at": None}
+async def register(
+    connection: AsyncConnection, user_id: str, token: str, platform: Platform, device_id: str | None = None
+) -> None:
+    """Makes `token` (1–4096 characters) reach `user_id`, and nobody else: a device has one user at a time.
+
+    With `device_id` it is forgotten when that device is revoked.
+    """
+    values = {"user_id": user_id, "platform": Platform(platform).value, "pruned_at": None, "device_id": device_id}
     statement = insert(PushToken).values(token_hash=_digest(token), token=token, **values)
     await connection.execute(statement.on_conflict_do_update(index_elements=[PushToken.token_hash], set_=values))
 

@@ -56,11 +56,13 @@ async def create_session(user_id: str, context: Context, caller: Client) -> Sess
 
 @router.post("/users/{user_id}/push_tokens", status_code=201, summary="Register a device for push notifications")
 async def register_push_token(user_id: str, body: NewPushToken, context: Context, caller: Caller) -> PushTokenObject:
-    """Registering a token again changes nothing."""
+    """Registering a token again changes nothing. One of a session that is bound to a device goes with that device."""
     await visible_user(context, caller, user_id)
     await require_open(context, user_id)
+    device = await context.identity.devices.bound_to(caller.session.session_id) if caller.session else None
+    device_id = device.id if device else None
     async with context.engine.begin() as connection:
-        await push_tokens.register(connection, user_id, body.token, push_tokens.Platform(body.platform))
+        await push_tokens.register(connection, user_id, body.token, push_tokens.Platform(body.platform), device_id)
     return PushTokenObject(user=user_id, platform=body.platform)
 
 

@@ -81,3 +81,4 @@ class PushToken(Base):
     platform: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     pruned_at: Mapped[datetime | None]
+    device_id: Mapped[str | None]

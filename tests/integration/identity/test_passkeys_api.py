@@ -13,6 +13,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from notify import push_tokens
 from tests.support.app import App, Someone
 from tests.support.authenticator import Authenticator, Handset
 from tests.support.platform import Access
@@ -71,10 +72,10 @@ _JSON = {"Content-Type": "application/json"}
 
 @pytest_asyncio.fixture
 async def member(app: App, platform: Access) -> Member:
-    return await _member(app, platform)
+    return await signed_up(app, platform)
 
 
-async def _member(app: App, platform: Access, **fields: Any) -> Member:
+async def signed_up(app: App, platform: Access, **fields: Any) -> Member:
     completed = await app.register(Someone(**fields))
     origin = f"http://localhost:{urlsplit(platform.api).port}"
     session = completed["session"]
@@ -118,7 +119,7 @@ async def test_a_user_signs_in_with_a_passkey_that_was_added(member: Member) -> 
 
 async def test_a_challenge_is_good_once_and_for_its_session_alone(member: Member, app: App, platform: Access) -> None:
     credential = member.authenticator.make(await member.options())
-    stranger = await _member(app, platform)
+    stranger = await signed_up(app, platform)
     body = {"name": "Phone", "credential": credential}
     _check(await stranger.post("/v1/passkeys", body), 409, "challenge_expired")
     credential = member.authenticator.make(await member.options())
@@ -171,7 +172,7 @@ async def test_passkeys_are_listed_renamed_and_removed_by_their_user_alone(
 ) -> None:
     passkey = await member.add_passkey()
     path = f"/v1/passkeys/{passkey['id']}"
-    stranger = await _member(app, platform)
+    stranger = await signed_up(app, platform)
     for response in (
         await stranger.get(path),
         await stranger.post(path, {"name": "Mine"}),
@@ -187,7 +188,7 @@ async def test_passkeys_are_listed_renamed_and_removed_by_their_user_alone(
 
 
 async def test_the_only_way_in_stays(app: App, platform: Access) -> None:
-    member = await _member(app, platform, password=None)
+    member = await signed_up(app, platform, password=None)
     first = await member.add_passkey()
     _check(await member.delete(f"/v1/passkeys/{first['id']}"), 409, "passkey_last")
     old, member.authenticator = member.authenticator, Authenticator(origin=member.authenticator.origin)
@@ -250,7 +251,7 @@ async def test_a_key_is_of_one_device_for_good_and_proves_itself(member: Member,
     _check(await member.post("/v1/devices", body | {"proof": late}), 409, "challenge_expired", "proof")
     device = (await member.register_device()).json()
     _check(await member.register_device(), 409, "device_exists", "proof")
-    stranger = await _member(app, platform)
+    stranger = await signed_up(app, platform)
     stranger.handset = member.handset
     _check(await stranger.register_device(), 409, "device_exists", "proof")
     for response in (
@@ -270,6 +271,9 @@ async def test_a_revoked_device_takes_its_sessions_along(member: Member, databas
     bound = await member.app.http.post("/v1/sessions/passkey", content=json.dumps(assertion), headers=headers)
     assert bound.status_code == 201, bound.text
     free = (await _sign_in(member.app, member.authenticator)).json()["token"]
+    push_token = f"push-{member.user_id}"
+    reached = await member.post(f"/v1/users/{member.user_id}/push_tokens", {"token": push_token, "platform": "ios"})
+    assert reached.status_code == 201, reached.text
     revoked = await shop.http.delete(f"/v1/devices/{device['id']}")
     assert revoked.status_code == 204
     for token in (member.token, bound.json()["token"]):
@@ -279,6 +283,7 @@ async def test_a_revoked_device_takes_its_sessions_along(member: Member, databas
     async with database.connect() as connection:
         query = text("SELECT DISTINCT revoke_reason FROM identity.sessions WHERE device_id = :id")
         assert list(await connection.scalars(query, {"id": device["id"]})) == ["device_revoked"]
+        assert await push_tokens.list_live(connection, member.user_id) == ()
 
 
 # -------------------------------------------------------------------------------------------------------------- step-up
@@ -334,7 +339,7 @@ async def test_an_answer_for_something_else_is_refused_and_costs_no_attempt(
     member: Member, shop: Shop, app: App, platform: Access, database: AsyncEngine
 ) -> None:
     await member.add_passkey()
-    stranger = await _member(app, platform)
+    stranger = await signed_up(app, platform)
     await stranger.add_passkey()
     first, second = await _waiting(member, shop), await _waiting(member, shop, DOLLARS_3000 + 1)
     asked, other = await _asked(member, first["id"]), await _asked(member, second["id"])
