@@ -35,7 +35,7 @@ LATE_ANSWER_SECONDS = 2.0
 WAIT_SECONDS = 5
 POOL_SIZE = 4
 # All that PostgreSQL takes: few, so that a case can use them up.
-CONNECTIONS = 50
+CONNECTIONS = 60
 
 WORKERS: Mapping[Zone, str] = {
     Zone.PAYMENTS: "payments worker",
