@@ -17,7 +17,9 @@ class AttestationBody(RequestModel):
     WebAuthn, is verified too: a RegistrationResponseJSON over the same challenge, by the same key."""
 
     format: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] = Field(examples=["android-key"])
-    object: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=43_000)] = Field(repr=False)
+    object: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=43_000)] = Field(
+        repr=False, examples=["o2NmbXRkbm9uZQ"]
+    )
     credential: RegistrationCredential | None = None
 
 
@@ -28,7 +30,7 @@ class NewDevice(RequestModel):
     name: Text = Field(examples=["Ada's phone"])
     platform: Platform
     proof: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$")] = Field(
-        max_length=4096, repr=False
+        max_length=4096, repr=False, examples=["eyJhbGciOiJFUzI1NiJ9.eyJjaGFsbGVuZ2UiOiJBQSJ9.AAAA"]
     )
     attestation: AttestationBody | None = None
 

@@ -8,7 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.common import RequestModel, ResponseModel, Text, Timestamp
 
-_Base64Url = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=32_768)]
+_Base64Url = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=32_768),
+    Field(examples=["eyJ0eXBlIjoid2ViYXV0aG4uZ2V0In0"]),
+]
 
 
 class _FromAuthenticator(BaseModel):

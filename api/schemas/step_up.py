@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import RequestModel, ResponseModel, Str, Timestamp
@@ -20,6 +20,8 @@ class PasskeyAnswer(RequestModel):
 
 class ConfirmPaymentBody(RequestModel):
     """The one-time code that the payer got by SMS, or what their passkey signed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "123456"}]})
 
     code: Annotated[str, StringConstraints(pattern=r"^[0-9]{6}$")] | None = Field(default=None, examples=["123456"])
     passkey: PasskeyAnswer | None = None
