@@ -94,7 +94,7 @@ _CATALOGUE = (
     ErrorCode("payment_blocked", 402, CARD_ERROR, "Fraud rules stopped the payment. Nothing was sent or charged."),
     ErrorCode("payment_method_pending", 409, INVALID_REQUEST, "The card is still being registered with its network."),
     ErrorCode("payment_method_unusable", 409, INVALID_REQUEST, "The payment method was removed or suspended."),
-    ErrorCode("payment_method_no_card", 409, INVALID_REQUEST, "Only a card can pay, be verified by its issuer, issued anew, removed."),
+    ErrorCode("payment_method_no_card", 409, INVALID_REQUEST, "The payment method is no card, and this takes one."),
     ErrorCode("payment_unexpected_state", 409, INVALID_REQUEST, "The payment's state does not allow this."),
     ErrorCode(
         "payment_partly_captured", 409, INVALID_REQUEST, "What was captured is refunded, not voided, and does not grow."
