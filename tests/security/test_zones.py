@@ -28,6 +28,8 @@ OWNERS = {
         "network worker",
         "notify worker",
         "settlement worker",
+        "onboarding worker",
+        "bank worker",
         "API",
         "codec server",
     },
@@ -35,7 +37,7 @@ OWNERS = {
     "hsm_so_pin": set(),
     "twilio_auth_token": {"notify worker", "notification sandbox"},
     "ses_secret_access_key": {"notify worker"},
-    "documents_secret_access_key": {"payments worker", "API"},
+    "documents_secret_access_key": {"payments worker", "onboarding worker", "API"},
     "simulator_control_token": {"network simulator"},
     "clearing_token": {"network simulator", "settlement worker"},
 }

@@ -471,7 +471,7 @@ async def test_a_client_key_opens_no_operators_route(shop: Shop, wallet: Wallet)
         ("GET", "/v1/payments/../../etc/passwd", 404, "route_missing"),
         ("PUT", "/v1/payments", 405, "method_not_allowed"),
         ("DELETE", "/v1/payments/pay_x", 405, "method_not_allowed"),
-        ("PATCH", "/v1/users/usr_x", 405, "method_not_allowed"),
+        ("PUT", "/v1/users/usr_x", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/payments", 405, "method_not_allowed"),
         ("GET", "/v1/payments/pay_x/capture", 405, "method_not_allowed"),
     ],
