@@ -18,6 +18,10 @@ _Cents = Annotated[
 ]
 
 
+def _is_deposit(amount: object) -> bool:
+    return type(amount) is int and SMALLEST_DEPOSIT_MINOR <= amount <= LARGEST_DEPOSIT_MINOR
+
+
 class NewBankAccount(RequestModel):
     """A bank account in the United States. `account_number` goes straight into the vault."""
 
@@ -45,6 +49,13 @@ class ConfirmBody(RequestModel):
     """The two deposits that arrived, in any order."""
 
     amounts_minor: Annotated[list[_Cents], Field(min_length=2, max_length=2, examples=[[32, 45]])]
+
+    @field_validator("amounts_minor", mode="before")
+    @classmethod
+    def _two_amounts(cls, amounts: object) -> object:
+        if not isinstance(amounts, list) or len(amounts) != 2 or not all(_is_deposit(each) for each in amounts):
+            raise PydanticCustomError("amount_invalid", "must be two amounts of 1 to 49 cents")
+        return amounts
 
 
 class CancelDepositsBody(RequestModel):
