@@ -126,10 +126,9 @@ def fresh_session(caller: Principal) -> SessionClaims:
 
 async def whose(context: Context, caller: Principal, user: str | None) -> str:
     """The user that a list is of: the session's own, or whom an API key names."""
-    if user is None and caller.user_id is None:
+    user_id = caller.user_id if user is None else user
+    if user_id is None:
         raise ApiError("parameter_missing", "Say whose: with an API key `user` is needed.", "user")
-    user_id = user or caller.user_id
-    assert user_id is not None
     await visible_user(context, caller, user_id, "user")
     return user_id
 

@@ -182,6 +182,8 @@ async def test_passkeys_are_listed_renamed_and_removed_by_their_user_alone(
     assert (await stranger.get("/v1/passkeys")).json()["data"] == []
     assert (await member.post(path, {"name": "Old phone"})).json()["name"] == "Old phone"
     assert (await shop.get("/v1/passkeys", user=member.user_id))["data"][0]["name"] == "Old phone"
+    for parameters, refusal in (({}, (422, "parameter_missing")), ({"user": ""}, (404, "resource_missing"))):
+        _check(await shop.http.get("/v1/passkeys", params=parameters), *refusal, "user")
     assert (await member.delete(path)).status_code == 204
     _check(await member.get(path), 404, "resource_missing")
     _check(await _sign_in(app, member.authenticator), 401, "passkey_not_accepted", "credential")
