@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from benchmarks.figures import Latency, latency, write
 from benchmarks.pgbench import pgbench
 from domain.currency import Currency
+from embedded.processes import LOOPBACK
 from embedded.servers import Postgres
 from ledger.errors import ExceedsCredits
 from ledger.transfers import Limit, OpenAccount, Post, commit
@@ -193,7 +194,15 @@ def _transfers(url: str) -> int:
 
 
 def _cpu_seconds(server: psutil.Process) -> float:
-    """What PostgreSQL has used so far: its first process, those that have ended, and those that run."""
+    """What PostgreSQL has used so far: its first process, those that have ended, and those that run.
+
+    What a connection's process has used is counted with the first one's only when that has noticed its end.
+    """
+    give_up_at = time.monotonic() + 2.0
+    while time.monotonic() < give_up_at and any(
+        f"{LOOPBACK}(" in " ".join(_command(process)) for process in server.children()
+    ):
+        time.sleep(0.05)
     first = server.cpu_times()
     used = first.user + first.system + first.children_user + first.children_system
     for process in server.children():
@@ -201,6 +210,14 @@ def _cpu_seconds(server: psutil.Process) -> float:
             times = process.cpu_times()
             used += times.user + times.system
     return used
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Empty for one that has ended, but also for one that nobody has noticed the end of: that is no connection."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _pgbench(url: str, work: _Work, callers: int) -> Latency:
@@ -217,6 +234,7 @@ def _ours(url: str, name: str, callers: int) -> Latency:
         engine = create_engine(url, pool_size=callers)
         bound = functools.partial(call, engine, LedgerWriter(engine))
         found = await asyncio.gather(*(_loop(bound) for _ in range(callers)))
+        await asyncio.sleep(0.2)  # the writer lets go of its connection
         await engine.dispose()
         return [taken for each in found for taken in each]
 
