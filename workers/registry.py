@@ -17,8 +17,8 @@ from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow, Ca
 from workflows.closure import ClosureWorkflow
 from workflows.dispute import DisputeWorkflow, LateNoticeWorkflow
 from workflows.invariants import InvariantWorkflow
-from workflows.onboarding import OnboardingWorkflow, RescreeningWorkflow
 from workflows.micro_deposit import BankDayWorkflow, MicroDepositWorkflow
+from workflows.onboarding import OnboardingWorkflow, RescreeningWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
 from workflows.settlement import BreakWorkflow, SettlementWorkflow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import STORABLE, RequestModel, ResponseModel, Text, Timestamp
@@ -61,6 +61,11 @@ class ResendCode(RequestModel):
     contact: ContactName
 
 
+def _shown(**example: str) -> ConfigDict:
+    """An example of the whole body, where its fields' own do not go together."""
+    return ConfigDict(json_schema_extra={"examples": [dict(example)]})
+
+
 class OneContact(RequestModel):
     """Exactly one of the two."""
 
@@ -78,27 +83,31 @@ class OneContact(RequestModel):
 
 
 class SignIn(OneContact):
-    password: Password = Field(repr=False)
+    model_config = _shown(email="ada@example.com", password="otters juggle on tuesdays")
+
+    password: Password = Field(repr=False, examples=["otters juggle on tuesdays"])
 
 
 class NewPasswordReset(OneContact):
+    model_config = _shown(email="ada@example.com")
+
     locale: Locale = "en"
 
 
 class PasswordReset(RequestModel):
     code: Code = Field(repr=False)
-    password: Password = Field(repr=False)
+    password: Password = Field(repr=False, examples=["otters juggle on tuesdays"])
 
 
 class NewPassword(RequestModel):
     """`current_password` may be absent where there is none yet and the session is no older than ten minutes."""
 
     current_password: Password | None = Field(default=None, repr=False)
-    password: Password = Field(repr=False)
+    password: Password = Field(repr=False, examples=["otters juggle on tuesdays"])
 
 
 class NewContact(OneContact):
-    pass
+    model_config = _shown(email="ada@example.com")
 
 
 class Refresh(RequestModel):

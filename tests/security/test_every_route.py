@@ -13,9 +13,11 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.api.test_api_bad_input import check_error
+from tests.integration.identity.test_passkeys_api import Member, signed_up
+from tests.support.app import App, Someone
 from tests.support.openapi import FORM, JSON, Operation, example, operations, resolved
 from tests.support.platform import Access
-from tests.support.shop import Json, Shop, http_client, new_key, until
+from tests.support.shop import Json, Sandbox, Shop, http_client, new_key, until
 from tests.unit.documents.files import PDF
 
 DISPUTED = "4000000000000259"
@@ -61,42 +63,72 @@ class Owner:
 
 
 @pytest_asyncio.fixture(scope="module")
-async def owner(shop: Shop) -> Owner:
-    wallet = await shop.wallet(DISPUTED)
-    disputed = await shop.captured(wallet.card_id)
-    payment = await shop.captured((await shop.add_card(wallet.user_id))["id"])
+async def owner(platform: Access, database: AsyncEngine, shop: Shop, sandbox: Sandbox) -> AsyncIterator[Owner]:
+    app = await App.of(platform, database, shop.account_id, sandbox)
+    member = await signed_up(app, platform)
+    try:
+        yield Owner(shop, await things_of_a_member(member, shop) | await payments_of(member.user_id, shop))
+    finally:
+        await app.close()
+
+
+async def payments_of(user_id: str, shop: Shop) -> dict[str, str]:
+    """Two cards: what was paid with one is disputed, what was paid with the other is refunded."""
+    disputed = await shop.captured((await shop.add_card(user_id, DISPUTED))["id"])
+    card_id = (await shop.add_card(user_id))["id"]
+    payment = await shop.captured(card_id)
     refund: Json = (await shop.post(f"/v1/payments/{payment['id']}/refunds", {"amount_minor": 1})).json()
     disputes = await until(lambda: shop.get("/v1/disputes", payment=disputed["id"]), lambda found: bool(found["data"]))
     dispute_id = disputes["data"][0]["id"]
-    evidence = await shop.http.post(
-        f"/v1/disputes/{dispute_id}/evidence",
-        files={"file": ("receipt.pdf", PDF, "application/pdf")},
-        headers={"Idempotency-Key": new_key()},
-    )
-    assert evidence.status_code == 200, evidence.text
-    messages = await until(
-        lambda: shop.get(f"/v1/users/{wallet.user_id}/messages"), lambda found: len(found["data"]) >= 2
-    )
+    evidence = await upload(shop, f"/v1/disputes/{dispute_id}/evidence")
+    messages = await until(lambda: shop.get(f"/v1/users/{user_id}/messages"), lambda found: len(found["data"]) >= 2)
     await shop.outcome(f"/v1/refunds/{refund['id']}", refund)
-    handed_in = await shop.http.post(
-        f"/v1/users/{wallet.user_id}/onboarding/documents",
-        files={"file": ("front.pdf", PDF, "application/pdf"), "kind": (None, "identity_front")},
-        headers={"Idempotency-Key": new_key()},
-    )
-    assert handed_in.status_code == 200, handed_in.text
-    return Owner(
-        shop,
-        {
-            "user_id": wallet.user_id,
-            "payment_method_id": wallet.card_id,
-            "payment_id": payment["id"],
-            "refund_id": refund["id"],
-            "dispute_id": dispute_id,
-            "file_id": (await shop.get(f"/v1/disputes/{dispute_id}"))["evidence"]["files"][0]["id"],
-            "message_id": messages["data"][0]["id"],
-            "document_id": handed_in.json()["documents"][0]["id"],
-        },
-    )
+    return {
+        "payment_method_id": card_id,
+        "payment_id": payment["id"],
+        "refund_id": refund["id"],
+        "dispute_id": dispute_id,
+        "file_id": evidence["evidence"]["files"][0]["id"],
+        "message_id": messages["data"][0]["id"],
+    }
+
+
+async def things_of_a_member(member: Member, shop: Shop) -> dict[str, str]:
+    """What a user has who registered, but for their cards; and a key of the account."""
+    user_id = member.user_id
+    change = await member.post(f"/v1/users/{user_id}/contact_changes", {"email": Someone().email})
+    bank_account = {
+        "user": user_id,
+        "routing_number": "021000021",
+        "account_number": "1000123",
+        "account_type": "checking",
+    }
+    account_id = made(await shop.post("/v1/payment_methods/bank_accounts", bank_account))["id"]
+    sessions = await shop.get(f"/v1/users/{user_id}/sessions")
+    document = await upload(shop, f"/v1/users/{user_id}/onboarding/documents", kind="identity_front")
+    return {
+        "user_id": user_id,
+        "registration_id": (await member.app.begin(Someone()))["id"],
+        "session_id": sessions["data"][0]["id"],
+        "code_id": made(change)["id"],
+        "key_id": made(await shop.post("/v1/api_keys", {"name": "till"}))["id"],
+        "passkey_id": (await member.add_passkey())["id"],
+        "device_id": made(await member.register_device())["id"],
+        "document_id": document["documents"][0]["id"],
+        "micro_deposit_id": made(await shop.post(f"/v1/payment_methods/{account_id}/micro_deposits"))["id"],
+    }
+
+
+async def upload(shop: Shop, path: str, **fields: str) -> Json:
+    files: dict[str, Any] = {"file": ("receipt.pdf", PDF, "application/pdf")}
+    files |= {name: (None, value) for name, value in fields.items()}
+    return made(await shop.http.post(path, files=files, headers={"Idempotency-Key": new_key()}))
+
+
+def made(response: httpx.Response) -> Json:
+    assert response.is_success, response.text
+    found: Json = response.json()
+    return found
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -133,13 +165,18 @@ async def ask(
     client: httpx.AsyncClient, operation: Operation, ids: Mapping[str, str], body: Any = None, **parameters: str
 ) -> httpx.Response:
     """A request that is right in all but who sends it: its body names what `ids` name."""
-    given: dict[str, Any] = {"params": parameters, "headers": {"Idempotency-Key": new_key()}}
+    needed = {
+        each["name"]: example(each["schema"])
+        for each in operation.parameters
+        if each["in"] == "query" and each["required"]
+    }
+    given: dict[str, Any] = {"params": needed | parameters, "headers": {"Idempotency-Key": new_key()}}
     if operation.content_type == FORM:
         given["files"] = {"uncategorized_text": (None, "It was delivered")}
     elif operation.body is not None:
         named = {name: ids[NAMES[name] or ""] for name in operation.properties() if NAMES.get(name)}
         given["json"] = example(operation.body) | named if body is None else body
-    return await client.request(operation.method, operation.path.format_map(ids), **given)
+    return await client.request(operation.method, operation.path.format_map({**ids, "day": "2026-11-22"}), **given)
 
 
 def answer(response: httpx.Response, ids: Mapping[str, str]) -> tuple[int, str]:
@@ -153,22 +190,18 @@ def answer(response: httpx.Response, ids: Mapping[str, str]) -> tuple[int, str]:
 def test_every_parameter_that_names_something_is_known_here() -> None:
     """A new kind of id: give the owner one of these above."""
     for operation in OPERATIONS:
-        assert set(operation.names("path")) <= OWNED, str(operation)
+        assert set(operation.names("path")) <= OWNED | NOBODYS, str(operation)
         for name in operation.names("query") + list(operation.properties()):
             if resolved_example(operation, name).endswith("_…"):
                 assert name in NAMES, f"{operation}: {name}"
 
 
 OWNED = {
-    "user_id",
-    "payment_method_id",
-    "payment_id",
-    "refund_id",
-    "dispute_id",
-    "file_id",
-    "message_id",
-    "document_id",
-}
+    "code_id", "device_id", "dispute_id", "document_id", "file_id", "key_id", "message_id", "micro_deposit_id",
+    "passkey_id", "payment_id", "payment_method_id", "refund_id", "registration_id", "session_id", "user_id",
+}  # fmt: skip
+# Days are everybody's.
+NOBODYS = {"day"}
 
 
 def resolved_example(operation: Operation, name: str) -> str:
@@ -228,7 +261,10 @@ NO_AMOUNTS = {
     "infinite": "Infinity",
 }
 WITH_AMOUNT = [
-    (operation, name) for operation in WITH_JSON for name in operation.properties() if name.endswith("_minor")
+    (operation, name)
+    for operation in WITH_JSON
+    for name, schema in operation.properties().items()
+    if name.endswith("_minor") and resolved(schema)["type"] == "integer"
 ]
 
 

@@ -66,7 +66,7 @@ def resolved(schema: Json) -> Json:
 
 
 def example(schema: Json) -> Any:
-    """Something that `schema` takes: its own example if it has one, and of an object what it requires.
+    """Something that `schema` takes: its own example if it has one; of an object what it requires, or else shows.
 
     Raises:
         LookupError: the schema wants a text of a certain form, and shows no example of it.
@@ -80,7 +80,9 @@ def example(schema: Json) -> Any:
         return schema["enum"][0]
     match schema.get("type"):
         case "object":
-            return {name: example(schema["properties"][name]) for name in schema.get("required", ())}
+            properties = schema.get("properties", {})
+            shown = [name for name, each in properties.items() if "examples" in resolved(each)]
+            return {name: example(properties[name]) for name in schema.get("required", shown)}
         case "array":
             return [example(schema["items"])] * schema.get("minItems", 1)
         case "integer" | "number":
