@@ -83,7 +83,7 @@ class OneContact(RequestModel):
 
 
 class SignIn(OneContact):
-    model_config = _shown(email="ada@example.com", password="otters juggle on tuesdays")
+    model_config = _shown(email="ada@example.com", password="otters juggle on tuesdays")  # noqa: S106
 
     password: Password = Field(repr=False, examples=["otters juggle on tuesdays"])
 
