@@ -463,9 +463,7 @@ async def test_of_a_refund_and_a_dispute_at_the_same_moment_one_is_refused(books
         assert isinstance(disputed, DisputeExceedsPayment) != isinstance(refunded, PaymentDisputed)
 
 
-async def test_a_refund_by_hand_is_refused_as_well(
-    books: DisputeBooks, engine: AsyncEngine, life: Life
-) -> None:
+async def test_a_refund_by_hand_is_refused_as_well(books: DisputeBooks, engine: AsyncEngine, life: Life) -> None:
     await start(books, life)
     async with engine.connect() as connection:
         with pytest.raises(DBAPIError, match="payment_disputed"):
