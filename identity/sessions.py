@@ -174,6 +174,8 @@ class Sessions:
         """
         token_hash = _hash(refresh_token)
         async with self._engine.begin() as connection:
+            # By a statement of its own: what reads after it sees what those who came before have left.
+            await connection.execute(_LOCK_SESSION, {"hash": token_hash})
             wanted = {"hash": token_hash, "lost_answer": _LOST_ANSWER}
             row = (await connection.execute(_FIND_TOKEN, wanted)).one_or_none()
             if row is None or not row.alive:
@@ -279,6 +281,11 @@ VALUES (:hash, :id, :generation, now() + CAST(:idle AS interval))
 """)
 
 # The lock on the session lets one token of it be used at a time.
+_LOCK_SESSION = text("""
+SELECT FROM identity.sessions WHERE id = (SELECT session_id FROM identity.refresh_tokens WHERE token_hash = :hash)
+FOR UPDATE
+""")
+
 _FIND_TOKEN = text("""
 SELECT session.id, session.account_id, session.user_id, session.amr, session.authenticated_at, session.expires_at,
     token.generation, token.used_at,

@@ -193,7 +193,8 @@ class Store:
         known = self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'transactions'").fetchone()
         if known and version < 1:
             self._database.executescript(_FROM_VERSION_0.format(schema=_SCHEMA))
-        if known and version < _VERSION:
+        # (The tables of version 0 came without tokens, so today's were made for it just now.)
+        if known and 1 <= version < _VERSION:
             self._database.execute(_FROM_VERSION_1)
 
     def close(self) -> None:

@@ -95,8 +95,14 @@ def test_only_the_network_worker_can_open_credentials() -> None:
         for module in graph.find_modules_that_directly_import("sealing")
         if "Unsealer" in (ROOT / f"{module.replace('.', '/')}.py").read_text()
     }
-    # What the onboarding worker opens are persons' keys, sealed for a key of its own.
-    assert openers <= {"network.credentials", "workers.wiring", "network.gateway", "onboarding.cases"}
+    # What the onboarding worker opens are persons' keys, the bank's worker account numbers; each with a key of its own.
+    assert openers <= {
+        "network.credentials",
+        "workers.wiring",
+        "network.gateway",
+        "onboarding.cases",
+        "bank.gateway",
+    }
 
 
 @pytest.mark.parametrize("module", ["temporalio.worker", "temporalio.client"])

@@ -156,7 +156,8 @@ async def test_what_was_answered_survives_a_crash_of_postgresql_and_all_go_on_wi
     await asyncio.gather(asking, return_exceptions=True)
 
     payment = await kit.decided(kit.shop.payment_id(under_way))
-    assert payment["status"] == "authorized"
+    # If the answer found no journal for too long it was a doubt, and reversed.
+    assert payment["status"] in ("authorized", "voided")
     await kit.same_answer(wallet, amount, under_way, payment)
     assert (await kit.find(answered["id"]))["status"] == "authorized"
     again = await kit.shop.pay(wallet.card_id, refused_amount, key=refused_key, capture_method="manual")

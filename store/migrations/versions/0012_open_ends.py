@@ -545,11 +545,12 @@ _TRIGGERS_BEFORE = (
 _BOUND_REFUND = (
     """
     CREATE FUNCTION platform.bound_refund() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        -- What no dispute has anything to do with, ck_payments_amounts refuses.
+        disputed bigint := (SELECT sum(taken_minor - excess_minor) FROM platform.disputes
+            WHERE payment_id = NEW.id AND taken_minor > 0);
     BEGIN
-        IF NEW.amount_refunded_minor + NEW.refunds_pending_minor > NEW.amount_captured_minor - (
-            SELECT coalesce(sum(taken_minor - excess_minor), 0) FROM platform.disputes
-            WHERE payment_id = NEW.id AND taken_minor > 0)
-        THEN
+        IF NEW.amount_refunded_minor + NEW.refunds_pending_minor > NEW.amount_captured_minor - disputed THEN
             RAISE EXCEPTION 'payment_disputed' USING ERRCODE = 'LG001', DETAIL = NEW.id;
         END IF;
         RETURN NEW;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from embedded.softhsm import HsmToken
 from tests.integration.bank.rig import BankRig, open_rig
+from tests.integration.vault.conftest import IMK_AC
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.keys import create_keys
 
@@ -19,7 +19,7 @@ from vault.keys import create_keys
 @pytest.fixture(scope="session")
 def provider(hsm_token: HsmToken) -> Iterator[Pkcs11Provider]:
     provider = Pkcs11Provider(hsm_token.module, hsm_token.label, hsm_token.pin)
-    create_keys(provider, secrets.token_bytes(16))
+    create_keys(provider, IMK_AC)
     yield provider
     provider.close()
 

@@ -59,7 +59,7 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
     (S.CAPTURED, E.SETTLED): [],
     **{
         (status, event): entries
-        for status in (S.CAPTURED, S.SETTLED)
+        for status in (S.AUTHORIZED, S.CAPTURED, S.SETTLED)
         for event, entries in {
             E.REFUND_RESERVED: [("pending", "payable", "receivable", 300, 0)],
             E.REFUND_DOUBTED: [],
@@ -69,6 +69,9 @@ ENTRIES: dict[tuple[PaymentStatus, PaymentEvent], list[tuple[str, str, str, int,
         }.items()
     },
 }
+
+
+REFUNDS = {E.REFUND_RESERVED, E.REFUND_DOUBTED, E.REFUND_SUCCEEDED, E.REFUND_FAILED, E.REFUND_RETURNED}
 
 
 def test_the_entries_of_every_possible_event_are_in_the_table() -> None:
@@ -98,7 +101,9 @@ async def test_an_event_writes_its_row_its_entries_and_itself(
 
 
 async def _prepared(shop: Shop, life: Life, event: PaymentEvent) -> tuple[int, dict[str, Any]]:
-    """What `event` moves; a refund is reserved first where it needs one."""
+    """What `event` moves; a refund is reserved first where it needs one, and a part captured before it."""
+    if event in REFUNDS and life.payment.status is S.AUTHORIZED:
+        await shop.record(life, E.CAPTURED, 400, final=False)
     if event is E.REFUND_RESERVED:
         refund_id = life.id.replace("pay_", "re_")
         life.refunds[refund_id] = 300

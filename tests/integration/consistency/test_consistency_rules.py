@@ -206,14 +206,18 @@ async def test_a_card_number_that_is_found_is_not_repeated(engine: AsyncEngine, 
 async def test_a_look_sees_one_moment_and_may_change_nothing(engine: AsyncEngine, whole: Whole) -> None:
     async with snapshot(engine) as connection:
         before = await _breaches(connection)
-        await _tamper(engine, "DELETE FROM network.messages WHERE effect_key = :key", key=f"{whole.refund}:refund:1")
+        await _tamper(engine, _SAID, key=f"{whole.refund}:refund:1", amount=401)
         assert await _breaches(connection) == before
         assert await connection.scalar(text("SHOW transaction_timeout")) == "9min"
         with pytest.raises(DBAPIError, match="read-only"):
             await connection.execute(text("UPDATE platform.payments SET version = version"))
     async with snapshot(engine) as connection:
         assert ("refund_at_network", whole.refund) in await _breaches(connection)
-    await _tamper(engine, "DELETE FROM ledger.transfers WHERE id = :id", id=f"{whole.refund}:post")
+    # Others ask whether all of the database is consistent.
+    await _tamper(engine, _SAID, key=f"{whole.refund}:refund:1", amount=400)
+
+
+_SAID = "UPDATE network.messages SET amount_minor = :amount WHERE effect_key = :key"
 
 
 async def test_payments_that_go_on_meanwhile_raise_no_alarm(engine: AsyncEngine) -> None:

@@ -295,7 +295,7 @@ async def _everything_in_the_schema(engine: AsyncEngine) -> bytes:
     dumped = []
     async with engine.connect() as connection:
         names = (await connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'vault'"))).all()
-        assert set(names) == {"pans", "tokens", "cryptograms"}
+        assert {"pans", "tokens", "cryptograms"} <= set(names)
         for name in names:
             for row in await connection.execute(text(f"SELECT * FROM vault.{name}")):
                 dumped += [value if isinstance(value, bytes) else str(value).encode() for value in row]
