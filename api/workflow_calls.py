@@ -174,10 +174,15 @@ async def update(call: Awaitable[T], wait_seconds: float) -> T | None:
 async def _within(call: Awaitable[T], wait_seconds: float) -> T | None:
     # Not by the client's own time-outs: they bound each of its long polls, not the whole wait.
     try:
-        async with asyncio.timeout(wait_seconds):
+        async with asyncio.timeout(wait_seconds) as wait:
             return await call
-    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+    except TimeoutError:
         return None
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        # The client says the same of a wait that ran out here and of a connection that broke under the call.
+        if wait.expired():
+            return None
+        raise _unreachable() from error
     except WorkflowUpdateFailedError as failure:
         cause = failure.cause
         if isinstance(cause, ApplicationError) and cause.type in CATALOGUE:

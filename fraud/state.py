@@ -71,7 +71,10 @@ def velocity_at(entries: Sequence[Entry], at_ms: int) -> Velocity:
 
 
 class Timeline:
-    """The newest payments of one card, user, device or address: at most seven days and `TIMELINE_PAYMENTS` of them."""
+    """The newest payments of one card, user, device or address: at most seven days and `TIMELINE_PAYMENTS` of them.
+
+    A payment that lies seven days or more behind the newest is in no window any more, not even in its own.
+    """
 
     __slots__ = ("_entries",)
 

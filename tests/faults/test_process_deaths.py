@@ -11,7 +11,7 @@ from temporalio.api.enums.v1 import EventType
 
 from domain.ids import payment_workflow_id
 from embedded.zones import Zone
-from tests.faults.kit.cases import Kit, payment_of, spoiled
+from tests.faults.kit.cases import CARD, CVC, Kit, payment_of, spoiled
 from tests.faults.kit.platform import ANSWER_TIMEOUT_SECONDS, API, WAIT_SECONDS, WORKERS
 from tests.faults.kit.proxy import Direction, Fault, Stream
 from tests.faults.kit.wire import network_message, statement_about, when_committed
@@ -109,16 +109,24 @@ async def test_while_no_worker_runs_the_caller_is_told_to_wait_and_the_payment_i
 # --------------------------------------------------------------------------------------------------------------- others
 
 
-async def test_a_payment_waits_for_a_vault_that_comes_back(kit: Kit, wallet: Wallet) -> None:
+async def test_a_new_card_waits_for_a_vault_that_comes_back_and_a_known_one_pays_without_it(
+    kit: Kit, wallet: Wallet
+) -> None:
     await kit.platform.kill(VAULT)
     key, amount = new_key(), kit.amount()
-    asking = asyncio.create_task(_open(kit, wallet, amount, key))
-    await until(lambda: kit.find(kit.shop.payment_id(key)), lambda found: found.get("status") == "processing")
+    answer = await _open(kit, wallet, amount, key)
+    assert (answer.status_code, answer.json()["status"]) == (201, "authorized")
+    user = await kit.shop.add_user()
+    card = {"user": user["id"], "number": CARD, "exp_month": 12, "exp_year": 2034, "cvc": CVC}
+    added = await kit.shop.post("/v1/payment_methods/cards", card)
+    assert (added.status_code, added.json()["status"]) == (202, "pending")
+    refused = await kit.shop.pay(added.json()["id"], kit.amount())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "payment_method_pending")
     await kit.platform.start_again(VAULT)
-    assert (await asking).status_code in (201, 202)
-    payment = await kit.decided(kit.shop.payment_id(key))
-    assert payment["status"] == "authorized"
-    await kit.same_answer(wallet, amount, key, payment)
+    usable = await kit.shop.outcome(f"/v1/payment_methods/{added.json()['id']}", added.json())
+    assert usable["status"] == "active"
+    await kit.decided((await kit.shop.authorized(usable["id"], kit.amount()))["id"])
+    await kit.same_answer(wallet, amount, key, await kit.decided(kit.shop.payment_id(key)))
 
 
 async def _while_the_network_has_it(kit: Kit, payment_id: str, asking: asyncio.Task[httpx.Response]) -> None:
