@@ -245,6 +245,18 @@ class VaultActivities(Protocol):
     async def renew_token(self, expiry: CardExpiry) -> TokenRenewed: ...
 
 
+@dataclass(frozen=True, slots=True)
+class DirectOutcome:
+    """What the network decided at once; None: not known yet, `network.authorize` finds it out."""
+
+    outcome: Approved | Declined | Unknown | None
+
+
+class DirectActivities(Protocol):
+    @activity.defn(name="network.ask")
+    async def ask(self, command: AuthorizeCommand) -> DirectOutcome: ...
+
+
 class NetworkActivities(Protocol):
     @activity.defn(name="network.authorize")
     async def authorize(self, command: AuthorizeCommand) -> Approved | Declined | Unknown: ...

@@ -89,10 +89,13 @@ class Relay:
         """Delivers one batch of what is due; how many were taken."""
         async with self._engine.connect() as connection:
             rows = (await connection.execute(_CLAIM, {"limit": self._batch, "lease": LEASE})).all()
-        await side_by_side([self._settle(row) for row in rows])
+        told = await side_by_side([self._settle(row) for row in rows])
+        if done := [row.event_id for row, is_told in zip(rows, told, strict=True) if is_told]:
+            await self._execute(_DONE, event_ids=done)
         return len(rows)
 
-    async def _settle(self, row: Row[Any]) -> None:
+    async def _settle(self, row: Row[Any]) -> bool:
+        """Whether everybody who was to hear of it has."""
         try:
             notification = self._notification(row)
             if notification is not None:
@@ -100,10 +103,11 @@ class Relay:
         except InvalidNotification as error:
             _log.error("event %s cannot be told: %s", row.event_id, error)
             await self._execute(_GIVE_UP, event_id=row.event_id, reason=type(error).__name__)
+            return False
         except DeliveryIncomplete as incomplete:
             await self._later(row, ",".join(incomplete.channels), incomplete.retry_after_seconds)
-        else:
-            await self._execute(_DONE, event_id=row.event_id)
+            return False
+        return True
 
     async def _later(self, row: Row[Any], reason: str, asked_seconds: float | None) -> None:
         if row.age >= GIVE_UP_AFTER:
@@ -207,7 +211,7 @@ LEFT JOIN platform.payments payment
 LEFT JOIN platform.payment_methods method ON method.id = payment.payment_method_id
 """)
 
-_DONE = text("DELETE FROM notify.owed WHERE event_id = :event_id")
+_DONE = text("DELETE FROM notify.owed WHERE event_id = ANY(:event_ids)")
 
 _LATER = text("UPDATE notify.owed SET due_at = now() + :delay, reason = :reason WHERE event_id = :event_id")
 

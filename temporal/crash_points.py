@@ -11,12 +11,15 @@ crash points there is no interceptor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from temporalio import activity, client, worker
 
 from config.crash_points import CrashPoints, armed_crash_points
+
+_Command = TypeVar("_Command")
+_Result = TypeVar("_Result")
 
 
 def crash_point_interceptors() -> Sequence[client.Interceptor]:
@@ -27,6 +30,27 @@ def crash_point_interceptors() -> Sequence[client.Interceptor]:
     """
     points = armed_crash_points()
     return [] if points is None else [AtEveryEdge(points)]
+
+
+def with_crash_points(
+    name: str, work: Callable[[_Command], Awaitable[_Result]], workflow_id_of: Callable[[_Command], str]
+) -> Callable[[_Command], Awaitable[_Result]]:
+    """`work` that is done for a workflow without being one of its activities, with the edges of one called `name`.
+
+    Raises:
+        CrashPointsRefused: see `config.crash_points`.
+    """
+    points = armed_crash_points()
+    if points is None:
+        return work
+
+    async def at_edges(command: _Command) -> _Result:
+        points.reached(f"{name}.before", workflow_id_of(command))
+        result = await work(command)
+        points.reached(f"{name}.after", workflow_id_of(command))
+        return result
+
+    return at_edges
 
 
 class AtEveryEdge(client.Interceptor, worker.Interceptor):

@@ -21,6 +21,7 @@ from temporalio.worker import Worker
 from activities.bank import BankAccountActivities, BankActivities
 from activities.bank import Tell as TellOfDeposits
 from activities.consistency import ConsistencyActivities
+from activities.direct import DirectActivities, DirectAnswers, DirectLine
 from activities.disputes import DisputeActivities
 from activities.ledger import LedgerActivities
 from activities.network import NetworkActivities
@@ -69,7 +70,7 @@ from domain.ids import (
     payment_workflow_id,
 )
 from domain.micro_deposits import DepositReturned, DepositsPosted
-from domain.network import LateAnswer
+from domain.network import AuthorizeCommand, LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
 from fraud.model import load_model
@@ -98,6 +99,7 @@ from onboarding.watch_list import WatchList
 from sealing import Sealer, Unsealer
 from settlement.store import Cleared
 from store.engine import create_engine
+from temporal.crash_points import with_crash_points
 from temporal.schedules import SCHEDULES, Schedule, ensure_schedules
 from temporal.task_queues import TaskQueue
 from vault.bank_accounts import BankAccountVault
@@ -132,11 +134,15 @@ async def _payments(client: Client, build_id: str, stack: AsyncExitStack) -> Wor
     books = PaymentBooks(engine, _platform_fee())
     payments = PaymentActivities(FraudEngine(redis, model), books)
     methods = PaymentMethodActivities(engine)
+    line = DirectLine(redis, client.data_converter)
+    stack.push_async_callback(line.close)
+    line.start()
     return payments_worker(
         client,
         [
             payments.open,
             payments.count_decline,
+            DirectActivities(line).ask,
             LedgerActivities(books).record,
             StepUpActivities(codes, StepUpJudge(engine, _relying_party())).verify,
             methods.activate,
@@ -219,9 +225,10 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
     unsealer = Unsealer([UnsealingSettings().private_key.get_secret_value()])
     tls = ssl.create_default_context(cafile=str(settings.tls_ca_file)) if settings.tls_ca_file else None
     link = NetworkLink(settings.host, settings.port, tls=tls, echo_interval_seconds=settings.echo_interval_seconds)
+    redis = _redis(stack)
     gateway = NetworkGateway(
         _engine(stack),
-        _redis(stack),
+        redis,
         unsealer,
         link,
         settings.acquirer_id,
@@ -231,6 +238,10 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
     )
     stack.push_async_callback(gateway.close)
     await gateway.start()
+    authorize = with_crash_points("network.authorize", gateway.authorize, _workflow_of)
+    answers = DirectAnswers(redis, client.data_converter, authorize)
+    stack.push_async_callback(answers.close)
+    answers.start()
     activities = NetworkActivities(gateway)
     return activity_worker(
         client,
@@ -250,6 +261,10 @@ async def _network(client: Client, build_id: str, stack: AsyncExitStack) -> Work
         ],
         build_id,
     )
+
+
+def _workflow_of(command: AuthorizeCommand) -> str:
+    return payment_workflow_id(command.payment_id)
 
 
 def _tell_workflow(client: Client) -> Callable[[LateAnswer], Awaitable[None]]:

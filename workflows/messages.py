@@ -19,7 +19,8 @@ from domain.risk import RiskSignals
 class PaymentRequest:
     """A card payment as the API accepted it. `token_id` names the card in the vault.
 
-    `credential` was issued when the request came in, if it could be; it is good for some minutes.
+    `credential` was issued when the request came in, if it could be; it is good for some minutes. `direct` says that
+    the network may be asked over the direct line first: a history without it goes on as it began.
     """
 
     payment_id: str
@@ -36,6 +37,7 @@ class PaymentRequest:
     signals: RiskSignals = field(default_factory=RiskSignals)
     metadata: dict[str, str] = field(default_factory=dict)
     credential: SealedCredential | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

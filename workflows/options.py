@@ -60,6 +60,13 @@ NETWORK_CALL = WatchedOptions(
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)),
 )
 
+# The direct line waits a second itself (`activities/direct.py`). Asked once: what it cannot say, `NETWORK_CALL` does.
+DIRECT_CALL = LocalOptions(
+    start_to_close_timeout=timedelta(seconds=2),
+    schedule_to_close_timeout=timedelta(seconds=3),
+    retry_policy=RetryPolicy(maximum_attempts=1),
+)
+
 # Advices and reversals must arrive, and repeating them is safe: hours of back-off before anybody is called.
 NETWORK_ADVICE = WatchedOptions(
     task_queue=TaskQueue.NETWORK,

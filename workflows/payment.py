@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from activities.contracts import (
         CredentialRequest,
+        DirectActivities,
         LedgerActivities,
         NetworkActivities,
         NotificationOrder,
@@ -67,6 +68,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.options import (
         CAPTURE_WINDOW,
         CREDENTIAL_LIFETIME,
+        DIRECT_CALL,
         LOCAL_STEP,
         NETWORK_ADVICE,
         NETWORK_CALL,
@@ -210,6 +212,10 @@ class PaymentWorkflow(DurableSteps):
             _NothingSent: the vault gave no credential.
         """
         credential = self._fresh_credential()
+        if credential is not None and self._request.direct:
+            outcome = await self._ask_directly(credential)
+            if outcome is not None:
+                return outcome
         while True:
             issued_now = credential is None
             if credential is None:
@@ -222,6 +228,15 @@ class PaymentWorkflow(DurableSteps):
                 if issued_now or failure_type(error) != "CredentialExpired":
                     return Unknown(DoubtReason.WORKER_LOST)
                 credential = None
+
+    async def _ask_directly(self, credential: SealedCredential) -> Approved | Declined | Unknown | None:
+        """The network's outcome if it comes at once; the activity takes over whatever became of the question."""
+        command = self._authorize_command(credential)
+        try:
+            answer = await workflow.execute_local_activity_method(DirectActivities.ask, command, **DIRECT_CALL)
+        except (ActivityError, ApplicationError):
+            return None
+        return answer.outcome
 
     def _fresh_credential(self) -> SealedCredential | None:
         """The credential that came with the request, unless the payer or a reviewer took too long."""

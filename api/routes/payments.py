@@ -423,4 +423,5 @@ def _payment_request(body: NewPayment, method: Row, reservation: Reservation) ->
             longitude=location.longitude if location else None,
         ),
         metadata=body.metadata,
+        direct=True,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
+from activities.contracts import DirectOutcome
 from domain.ids import refund_workflow_id
 from domain.network import LateAnswer, SealedCredential
 from domain.outcomes import Acknowledged, DoubtReason, NeverSent, Reversed, Unknown
@@ -35,6 +36,7 @@ from workflows.messages import (
 from workflows.payment import PaymentWorkflow
 
 WINDOWS = timedelta(days=200)  # longer than capture and refund window together
+EARLY = SealedCredential("tok_test", "early.box", "early")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +294,18 @@ async def sale_in_doubt(stage: Stage) -> None:
 
 async def credential_renewed(stage: Stage) -> None:
     stage.world.outside.authorize.then(Fault("CredentialExpired", final=True), approved())
-    early = SealedCredential("tok_test", "early.box", "early")
-    await stage.world.pay(credential=early, requested_at=await stage.environment.get_current_time())
+    await stage.world.pay(credential=EARLY, requested_at=await stage.environment.get_current_time())
+    await stage.skip(WINDOWS)
+
+
+async def answered_directly(stage: Stage) -> None:
+    stage.world.outside.ask.then(DirectOutcome(approved()))
+    await stage.world.pay(credential=EARLY, requested_at=await stage.environment.get_current_time(), direct=True)
+    await stage.skip(WINDOWS)
+
+
+async def not_answered_directly(stage: Stage) -> None:
+    await stage.world.pay(credential=EARLY, requested_at=await stage.environment.get_current_time(), direct=True)
     await stage.skip(WINDOWS)
 
 
@@ -311,6 +323,8 @@ PAYMENTS: tuple[Scenario, ...] = (
     increased_and_captured,
     sale_in_doubt,
     credential_renewed,
+    answered_directly,
+    not_answered_directly,
     refund_returned_and_settled,
     automatic_capture,
     manual_capture_and_partial_refund,

@@ -22,7 +22,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
-from activities.contracts import CredentialRequest, NotificationOrder
+from activities.contracts import CredentialRequest, DirectOutcome, NotificationOrder
 from activities.ledger import LedgerActivities
 from activities.payments import PaymentActivities
 from activities.step_up import StepUpActivities
@@ -101,6 +101,7 @@ class Outside:
 
     risk: Script = field(default_factory=lambda: Script(RiskDecision(RiskAction.ALLOW, 0.01, (), "r1", "m1")))
     credential: Script = field(default_factory=lambda: Script(SealedCredential("tok_test", "key.box", "handle")))
+    ask: Script = field(default_factory=lambda: Script(DirectOutcome(None)))
     authorize: Script = field(default_factory=lambda: Script(approved()))
     reverse: Script = field(default_factory=lambda: Script(Reversed(NOW)))
     increment: Script = field(default_factory=lambda: Script(approved()))
@@ -138,6 +139,11 @@ class ScriptedVault:
 class ScriptedNetwork:
     def __init__(self, outside: Outside) -> None:
         self._outside = outside
+
+    @activity.defn(name="network.ask")
+    async def ask(self, command: AuthorizeCommand) -> DirectOutcome:
+        answer: DirectOutcome = await self._outside.ask.play(command)
+        return answer
 
     @activity.defn(name="network.authorize")
     async def authorize(self, command: AuthorizeCommand) -> Approved | Declined | Unknown:
@@ -274,13 +280,14 @@ async def open_world(client: Client, engine: AsyncEngine) -> AsyncIterator[World
     request = await _new_payment(engine)
     books = PaymentBooks(engine)
     payments = PaymentActivities(cast("FraudEngine", ScriptedFraud(outside)), books)
+    network = ScriptedNetwork(outside)
     local: Sequence[Callable[..., Any]] = [
         payments.open,
+        network.ask,
         payments.count_decline,
         LedgerActivities(books).record,
         StepUpActivities(CODES, StepUpJudge(engine, RELYING_PARTY)).verify,
     ]
-    network = ScriptedNetwork(outside)
     workers: list[Worker] = [
         payments_worker(client, local, "test"),
         activity_worker(client, TaskQueue.VAULT, [ScriptedVault(outside).issue_credential], "test"),

@@ -15,8 +15,9 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
+from activities.contracts import DirectOutcome
 from domain.network import LateAnswer, SealedCredential
-from domain.outcomes import Acknowledged, DoubtReason, NeverSent, Unknown
+from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, NeverSent, Unknown
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
@@ -141,6 +142,41 @@ async def test_a_credential_that_expired_on_the_way_is_issued_anew_once(
     now = await time_skipping_env.get_current_time()
     assert (await world.pay(credential=EARLY, requested_at=now)).status is S.AUTHORIZED
     assert len(world.outside.credential.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(approved(), S.AUTHORIZED), (declined(), S.DECLINED), (Unknown(DoubtReason.CONNECTION_LOST), S.IN_DOUBT)],
+)
+async def test_an_outcome_that_comes_over_the_direct_line_needs_no_activity(
+    world: World, time_skipping_env: WorkflowEnvironment, outcome: Approved | Declined | Unknown, status: PaymentStatus
+) -> None:
+    world.outside.ask.then(DirectOutcome(outcome))
+    now = await time_skipping_env.get_current_time()
+    assert (await world.pay(credential=EARLY, requested_at=now, direct=True)).status is status
+    assert world.outside.authorize.calls == []
+
+
+@pytest.mark.parametrize("answer", [DirectOutcome(None), Fault("Anything")])
+async def test_what_the_direct_line_does_not_know_the_activity_asks_under_the_same_key(
+    world: World, time_skipping_env: WorkflowEnvironment, answer: DirectOutcome | Fault
+) -> None:
+    world.outside.ask.then(answer)
+    now = await time_skipping_env.get_current_time()
+    assert (await world.pay(credential=EARLY, requested_at=now, direct=True)).status is S.AUTHORIZED
+    assert len(world.outside.ask.calls) == 1
+    assert world.outside.authorize.calls == world.outside.ask.calls
+
+
+async def test_a_payment_that_waited_for_its_payer_is_not_asked_for_directly_without_a_credential(
+    world: World, time_skipping_env: WorkflowEnvironment
+) -> None:
+    _step_up(world)
+    await world.pay(credential=EARLY, requested_at=await time_skipping_env.get_current_time(), direct=True)
+    await time_skipping_env.sleep(timedelta(minutes=5))
+    await world.handle.execute_update(PaymentWorkflow.confirm_step_up, _code(world))
+    assert world.outside.ask.calls == []
+    assert len(world.outside.authorize.calls) == 1
 
 
 async def test_a_credential_that_expires_again_is_a_doubt_and_reversed(world: World) -> None:

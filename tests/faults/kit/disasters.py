@@ -52,6 +52,7 @@ CRASH_PLACES: Mapping[str, Sequence[str]] = {
     WORKERS[Zone.PAYMENTS]: (
         "payments.open.before",
         "payments.open.after",
+        "network.ask.after",
         "ledger.record.before",
         "ledger.record.after",
     ),
