@@ -58,7 +58,7 @@ async def _open(kit: Kit, wallet: Wallet, amount: int, key: str) -> httpx.Respon
 async def test_a_payments_worker_that_dies_around_the_writing_of_the_books_has_written_them_once(
     place: str, kit: Kit, wallet: Wallet
 ) -> None:
-    """The opening; the network's answer; and the authorization that is known, or written, and whose early answer was not
+    """The opening; the network's answer; the authorization that is known, or written, and whose early answer was not
     given yet: the client's wait goes on, and its repeated request gets the answer that the first one got."""
     key, amount = new_key(), kit.amount()
     crash = f"{place}@{payment_workflow_id(kit.shop.payment_id(key))}"
