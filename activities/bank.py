@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
@@ -14,6 +15,7 @@ from bank.gateway import BankGateway
 from domain.micro_deposits import (
     BankAccountRef,
     BankDayReport,
+    BeginRefusal,
     Begun,
     ConfirmAttempt,
     ConfirmVerdict,
@@ -31,6 +33,7 @@ from domain.micro_deposits import (
     SealedBankAccount,
 )
 from ledger.micro_deposits import DepositEntry, MicroDepositBooks
+from store.closing import refused_to_closing_user
 from vault.bank_accounts import BankAccountVault
 
 # Tells a verification's workflow what the bank has said of its entries.
@@ -47,8 +50,13 @@ class BankActivities(contracts.BankActivities):
     @activity.defn(name="bank.begin")
     async def begin(self, order: MicroDepositOrder) -> Begun:
         with translated():
-            async with self._engine.begin() as connection:
-                return Begun(await store.begin(connection, order))
+            try:
+                async with self._engine.begin() as connection:
+                    return Begun(await store.begin(connection, order))
+            except IntegrityError as error:
+                if refused_to_closing_user(error):
+                    return Begun(BeginRefusal.USER_CLOSED)
+                raise
 
     @activity.defn(name="bank.originate")
     async def originate(self, command: OriginateCommand) -> Originated | OriginationRefused | OriginationUnknown:

@@ -14,14 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api import wallet_page
 from api.context import ApiContext
 from api.device_proofs import require_device_proof
-from api.errors import CATALOGUE, ApiError, unavailable
+from api.errors import CATALOGUE, ApiError, unavailable, user_closed
 from api.middleware import BodyLimit, RequestIds
 from api.rate_limits import RateLimited, RateLimitHeaders
 from api.routes import (
@@ -41,6 +41,7 @@ from api.routes import (
 )
 from api.schemas.common import ErrorAnswer
 from api.scopes import declare
+from store.closing import refused_to_closing_user
 
 _log = logging.getLogger("durapay.api")
 
@@ -187,6 +188,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         if error.status_code == 405:
             answer.headers["Allow"] = ", ".join(_methods(app, request))
         return answer
+
+    @app.exception_handler(IntegrityError)
+    async def refused_by_the_database(request: Request, error: IntegrityError) -> JSONResponse:
+        if refused_to_closing_user(error):
+            return _answer(request, user_closed())
+        return await fault(request, error)
 
     # What the database cannot do now. What it will not do at all, such as a text that is no date, is a fault of ours.
     @app.exception_handler(OperationalError)

@@ -211,5 +211,9 @@ def missing(kind: str, identifier: str, param: str | None = None) -> ApiError:
     return ApiError("resource_missing", f"No such {kind}: {identifier}", param)
 
 
+def user_closed(param: str | None = None) -> ApiError:
+    return ApiError("user_closed", "The user's wallet is closed, or about to be.", param)
+
+
 def unavailable(part: str) -> ApiError:
     return ApiError("service_unavailable", f"The {part} cannot be reached. Nothing was changed.", retry_after_seconds=2)

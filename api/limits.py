@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.context import ApiContext
-from api.errors import ApiError
+from api.errors import ApiError, user_closed
 from domain.money import Money
 from domain.tiers import limit_for
 from store.onboarding_queries import Standing, find_standing
@@ -18,7 +18,7 @@ async def require_open(context: ApiContext, user_id: str, param: str | None = No
     async with context.reader.connect() as connection:
         standing = await find_standing(connection, user_id)
     if standing.closing_at is not None:
-        raise ApiError("user_closed", "The user's wallet is closed, or about to be.", param)
+        raise user_closed(param)
     return standing
 
 

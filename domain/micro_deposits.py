@@ -109,6 +109,7 @@ class BeginRefusal(StrEnum):
     IN_PROGRESS = "micro_deposit_in_progress"
     UNUSABLE = "bank_account_unusable"
     VERIFIED = "bank_account_verified"
+    USER_CLOSED = "user_closed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.card_checks import CardChecks
 from domain.errors import DurapayError
 from domain.ids import EVENT, derived_id
 from domain.money import Money
@@ -44,6 +45,7 @@ from ledger.accounts import payable, platform_fees, receivable, suspense
 from ledger.errors import refusal_in
 from ledger.fees import NO_FEE, PlatformFee
 from ledger.transfers import OpenAccount, Pending, Post, PostPending, Step, VoidPending, as_json
+from store.closing import USER_CLOSED, refused_to_closing_user
 
 
 class OutOfOrder(DurapayError):
@@ -65,10 +67,23 @@ class PaymentBooks:
         What was recorded first stands. A workflow whose worker died before it could remember the opening judges the
         payment anew, perhaps differently: the answer has the decision and the hold that are in the books.
 
+        A payer whose wallet is being closed pays no more, however far the payment had come: the database refuses it in
+        the same transaction, and what is opened then is a payment that is blocked (`user_closed`) and holds nothing.
+
         Raises:
             OutOfOrder: another payment has this id.
             ledger.errors.LedgerError: the ledger refuses the hold; nothing is recorded.
         """
+        try:
+            return await self._open(opening)
+        except DBAPIError as error:
+            if not refused_to_closing_user(error):
+                raise
+        reasons = (USER_CLOSED, *opening.risk.reasons)
+        blocked = dataclasses.replace(opening.risk, action=RiskAction.BLOCK, reasons=reasons)
+        return await self._open(dataclasses.replace(opening, risk=blocked, hold=False))
+
+    async def _open(self, opening: PaymentOpening) -> Opened:
         if await self._call(_OPEN, _opening_document(opening)):
             return Opened(_hold_id(opening.payment_id) if opening.hold else None, opening.risk)
         recorded = await self._recorded_opening(opening.payment_id)
@@ -101,6 +116,9 @@ class PaymentBooks:
             OutOfOrder, ledger.errors.LedgerError: as `record`.
         """
         flowing, chain, standing_hold = _flow(changes, self._fee)
+        for change in flowing:
+            if change.checks is not None:
+                await self._keep_checks(change, change.checks)
         if not await self._call(_RECORD, _change_document(flowing, chain)):
             missing = await self._not_recorded(flowing)
             if len(missing) == len(flowing):
@@ -120,6 +138,12 @@ class PaymentBooks:
             if refusal is None:
                 raise
             raise refusal from None
+
+    async def _keep_checks(self, change: PaymentChange, checks: CardChecks) -> None:
+        """What was found of the card, before what follows from it: told again, the first telling stands."""
+        found = {"id": change.payment_id, "checked_at": change.occurred_at, **dataclasses.asdict(checks)}
+        async with self._engine.connect() as connection:
+            await connection.execute(_CHECKED, found)
 
     async def _recorded_opening(self, payment_id: str) -> Row[Any] | None:
         parameters = {"payment_id": payment_id, "hold_id": _hold_id(payment_id)}
@@ -265,6 +289,12 @@ def _hold(opening: PaymentOpening) -> list[Step]:
 
 _OPEN = text("SELECT platform.open_payment(CAST(:document AS jsonb))")
 _RECORD = text("SELECT platform.record_payment(CAST(:document AS jsonb))")
+
+_CHECKED = text("""
+INSERT INTO platform.card_checks (source_id, payment_method_id, cvc, address_line1, postal_code, checked_at)
+SELECT id, payment_method_id, :cvc, :address_line1, :postal_code, :checked_at FROM platform.payments WHERE id = :id
+ON CONFLICT (source_id) DO NOTHING
+""")
 
 _OPENED = text("""
 SELECT

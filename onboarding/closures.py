@@ -70,6 +70,8 @@ class Closures:
             parameters = {"user": user_id, "now": order.closed_at, "until": order.closed_at + self._retention}
             await connection.execute(_CLOSE, parameters)
             await connection.execute(_CLOSE_USER, parameters)
+            # From here on the database lets nothing more in; what slipped in since everything was shut ends now.
+            await _all(connection, _SHUT, user_id)
             row = (await connection.execute(_CLOSED, {"user": user_id})).one_or_none()
         if row is None:
             raise NotFound("closure", user_id)

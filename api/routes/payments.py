@@ -16,7 +16,7 @@ from temporalio.client import WorkflowHandle
 
 from api.auth import Caller, Operator, Principal
 from api.context import ApiContext, Context
-from api.errors import ApiError, missing
+from api.errors import ApiError, missing, user_closed
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.limits import require_may_pay
 from api.presenters import accepted_payment, payment_object, refund_object
@@ -43,6 +43,7 @@ from domain.money import Money
 from domain.network import SealedCredential
 from domain.payments import UNDECIDED, CaptureMethod, PaymentStatus
 from domain.risk import RiskSignals
+from store.closing import USER_CLOSED
 from store.dispute_queries import disputed_minor
 from store.queries import PageRequest, PaymentFilter, Row, find_payment, find_refund, list_payments, list_refunds
 from vault.credentials import purchase
@@ -340,6 +341,9 @@ async def _answer(
             error = ApiError(
                 "card_declined", "The card was declined.", decline_code=shown.decline_code, extra={"payment": body}
             )
+        case PaymentStatus.BLOCKED if shown.status_reason == USER_CLOSED:
+            error = user_closed("payment_method")
+            error.extra["payment"] = body
         case PaymentStatus.BLOCKED:
             error = ApiError("payment_blocked", "The payment was stopped by fraud rules.", extra={"payment": body})
         case _:
@@ -353,8 +357,9 @@ async def _answer(
 def _shown(context: ApiContext, caller: Principal, row: Row) -> PaymentObject:
     payment = payment_object(row, context.settings.livemode)
     if caller.user_id is not None:
-        # Whoever pays need not learn what the fraud rules look at.
-        payment.risk = payment.status_reason = None
+        # Whoever pays need not learn what the fraud rules look at; that the wallet is closed is no secret of theirs.
+        payment.risk = None
+        payment.status_reason = USER_CLOSED if payment.status_reason == USER_CLOSED else None
     return payment
 
 

@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from activities.bank import BankActivities
 from bank import store
 from bank.store import Amounts, same_amounts
 from domain.ids import effect_key
 from domain.micro_deposits import BeginRefusal, ConfirmAttempt, MicroDepositEvent
+from ledger.micro_deposits import MicroDepositBooks
 from tests.integration.bank.rig import BankRig
 
 
@@ -171,3 +173,19 @@ async def test_an_erased_bank_account_keeps_no_number_and_may_be_added_again(rig
         )
         assert tuple(row.one()) == (None, None)
     assert await rig.begin(order) is BeginRefusal.UNUSABLE
+
+
+async def test_nothing_is_begun_for_whose_wallet_is_being_closed(rig: BankRig) -> None:
+    order = await rig.order("600000000099")
+    async with rig.engine.begin() as connection:
+        closing = text("UPDATE platform.users SET closing_at = now() WHERE id = :user")
+        await connection.execute(closing, {"user": order.user_id})
+
+    async def tell(_: object) -> None:
+        raise AssertionError("nothing was sent")
+
+    activities = BankActivities(rig.engine, rig.gateway, MicroDepositBooks(rig.engine), tell)
+    assert (await activities.begin(order)).refusal is BeginRefusal.USER_CLOSED
+    async with rig.engine.connect() as connection:
+        found = text("SELECT count(*) FROM bank.micro_deposits WHERE id = :id")
+        assert await connection.scalar(found, {"id": order.micro_deposit_id}) == 0
