@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.schemas.disputes import DisputeObject, EvidenceFileObject, EvidenceObject
-from api.schemas.payment_methods import CardObject, PaymentMethodObject, VerificationObject
+from api.schemas.payment_methods import CardObject, ChecksObject, PaymentMethodObject, VerificationObject
 from api.schemas.payments import MerchantBody, PaymentObject, RefundObject, RiskObject
 from domain.bins import bin_data
 from domain.disputes import reason_of
@@ -109,6 +109,7 @@ def card_object(row: Row, verification: Row | None, livemode: bool) -> CardObjec
         default=row["is_default"],
         exp_month=row["exp_month"],
         exp_year=row["exp_year"],
+        checks=_checks(row),
         status=row["status"],
         verification=verification_object(verification, livemode) if verification else None,
         livemode=livemode,
@@ -125,6 +126,7 @@ def verification_object(row: Row, livemode: bool) -> VerificationObject:
         decline_code=row["decline_code"],
         reason=row["reason"],
         network_reference=row["rrn"],
+        checks=_checks(row),
         currency=row["currency"],
         livemode=livemode,
         created=row["requested_at"],
@@ -182,6 +184,11 @@ def evidence_file_object(row: Mapping[str, Any]) -> EvidenceFileObject:
         sha256=row["sha256"],
         created=row["created_at"],
     )
+
+
+def _checks(row: Row) -> ChecksObject:
+    found = row["checks"] or {}
+    return ChecksObject(**{name: found[name] for name in ChecksObject.model_fields if name in found})
 
 
 def _merchant(stored: dict[str, Any]) -> MerchantBody:

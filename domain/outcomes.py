@@ -10,12 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from domain.card_checks import CardChecks
+
 
 @dataclass(frozen=True, slots=True)
 class Approved:
     """The issuer approved.
 
     `approval_code` is DE38, `rrn` DE37, `stan` DE11; `amount_minor` is what was approved, in the request's currency.
+    `checks` is what was found of a code or an address that went along, None if none did.
     """
 
     amount_minor: int
@@ -23,17 +26,19 @@ class Approved:
     rrn: str
     stan: str
     answered_at: datetime
+    checks: CardChecks | None = None
     kind: Literal["approved"] = "approved"
 
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The issuer, or the network in its place, said no. `response_code` is DE39."""
+    """The issuer, or the network in its place, said no. `response_code` is DE39, `checks` as in `Approved`."""
 
     response_code: str
     rrn: str
     stan: str
     answered_at: datetime
+    checks: CardChecks | None = None
     kind: Literal["declined"] = "declined"
 
 

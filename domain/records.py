@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from domain.card_checks import CardChecks
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.payments import CaptureMethod, Payment, PaymentEvent
@@ -49,8 +50,9 @@ class PaymentChange:
     """One event of a payment's life and the payment as it is after it.
 
     `version` numbers the payment's events without gaps (the opening is 1): recording the same version twice changes
-    nothing. `amount_minor` is what the event moved, `standing_hold` the ledger's pending transfer that stands for the
-    payment before it (None: none does). `final` closes the hold with a capture.
+    nothing. `checks` is what the issuer said of a code or an address that went along. `amount_minor` is what the event
+    moved, `standing_hold` the ledger's pending transfer that stands for the payment before it (None: none does).
+    `final` closes the hold with a capture.
     """
 
     payment_id: str
@@ -69,6 +71,7 @@ class PaymentChange:
     rrn: str | None = None
     capture_before: datetime | None = None
     refund: RefundRecord | None = None
+    checks: CardChecks | None = None
 
 
 @dataclass(frozen=True, slots=True)

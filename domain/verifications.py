@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from domain.card_checks import CardChecks
 from domain.currency import Currency
 from domain.merchants import Merchant
 
@@ -35,7 +36,8 @@ class VerificationResult:
     """What came of a verification after `attempts` questions.
 
     `decline_code` is set if it was declined (`domain.declines`), `reason` if it is unknown. `rrn` is DE37 of the last
-    question that the network got, `approval_code` DE38 of its yes.
+    question that the network got, `approval_code` DE38 of its yes. `checks` is what the issuer said of a code or an
+    address that went along.
     """
 
     verification_id: str
@@ -46,3 +48,4 @@ class VerificationResult:
     reason: str | None = None
     rrn: str | None = None
     approval_code: str | None = None
+    checks: CardChecks | None = None

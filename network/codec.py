@@ -62,6 +62,7 @@ _LAYOUT: Final[dict[int, tuple[str, int, int, str]]] = {
     41: ("ans", 0, 8, "Terminal"),
     42: ("ans", 0, 15, "Card acceptor"),
     43: ("ans", 0, 40, "Card acceptor name and place"),
+    44: ("ans", 2, 25, "Additional response data"),
     48: ("ans", 3, 999, "Additional data"),
     49: ("n", 0, 3, "Currency"),
     53: ("n", 0, 16, "Security control"),
@@ -72,7 +73,7 @@ _LAYOUT: Final[dict[int, tuple[str, int, int, str]]] = {
     90: ("n", 0, 42, "Original data elements"),
     95: ("an", 0, 42, "Replacement amounts"),
     96: ("b", 0, 8, "Message security code"),
-    123: ("ans", 3, 255, "Token data (private)"),
+    123: ("ans", 3, 255, "Token or address data (private)"),
     124: ("ans", 3, 255, "Dispute data (private)"),
     126: ("ans", 3, 255, "Card verification data (private)"),
 }

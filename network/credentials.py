@@ -16,7 +16,8 @@ from sealing import AUTHENTICATION_PURPOSE, PAN_PURPOSE, PROVISIONING_PURPOSE, S
 
 _log = logging.getLogger(__name__)
 
-_AUTHENTICATION_KEYS: Final = tuple(field.name for field in fields(Authentication) if field.name != "cvv")
+_OPTIONAL_KEYS: Final = ("cvv", "address_line1", "postal_code")
+_AUTHENTICATION_KEYS: Final = tuple(field.name for field in fields(Authentication) if field.name not in _OPTIONAL_KEYS)
 
 
 class Credentials:
@@ -61,7 +62,7 @@ class Credentials:
             raise CredentialExpired("the sensitive authentication data is gone")
         content = self._open(AUTHENTICATION_PURPOSE, box if isinstance(box, str) else box.decode())
         values = {key: _value(content, key) for key in _AUTHENTICATION_KEYS}
-        return Authentication(**values, cvv=content.get("cvv"))
+        return Authentication(**values, **{key: content[key] for key in _OPTIONAL_KEYS if key in content})
 
     async def forget(self, handle: str) -> None:
         """Deletes the data once the authorization is decided (PCI DSS 3.3.1). It expires by itself in any case."""

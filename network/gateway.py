@@ -471,7 +471,8 @@ class NetworkGateway:
             return _outcome(await self._journal.give_up(key, DoubtReason.CONNECTION_LOST))
         except InDoubt as doubt:
             return _outcome(await self._journal.give_up(key, doubt.reason))
-        decided = await self._journal.record_answer(entry, answer)
+        checks = messages.checks(message.message, answer)
+        decided = await self._journal.record_answer(entry, answer, checks)
         if decided.late_response_code is not None:
             self._late.set()
         return _outcome(decided)
@@ -586,13 +587,14 @@ def _outcome(entry: Entry) -> AuthorizationOutcome:
     assert entry.response_code is not None
     assert entry.effect.money is not None
     if entry.response_code != APPROVED:
-        return Declined(entry.response_code, entry.trace.rrn, entry.trace.stan, entry.answered_at)
+        return Declined(entry.response_code, entry.trace.rrn, entry.trace.stan, entry.answered_at, entry.checks)
     return Approved(
         entry.effect.money.amount_minor,
         entry.approval_code or "",
         entry.trace.rrn,
         entry.trace.stan,
         entry.answered_at,
+        entry.checks,
     )
 
 

@@ -42,6 +42,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from domain.card_checks import CardChecks, CheckResult
 from domain.currency import Currency
 from domain.money import Money
 from domain.network import LateAnswer
@@ -166,6 +167,7 @@ _RECORD_ANSWER: Final = (
         ),
         answered_at=func.clock_timestamp(),
         doubt_reason=null(),
+        checks=bindparam("checks", type_=_C.checks.type),
     )
     .returning(*_C)
 )
@@ -205,6 +207,7 @@ class Entry:
     reversal_decided_at: datetime | None
     late_response_code: str | None
     settlement_date: date | None
+    checks: CardChecks | None = None
 
     @property
     def purchase(self) -> Purchase:
@@ -328,8 +331,9 @@ class Journal:
         await self._change(step)
         return await self.read(effect_key)
 
-    async def record_answer(self, entry: Entry, message: Message) -> Entry:
-        """`sending` → `answered` with DE39 and DE38; the row as it stands then, whoever decided it.
+    async def record_answer(self, entry: Entry, message: Message, checks: CardChecks | None = None) -> Entry:
+        """`sending` → `answered` with DE39, DE38 and what was found of code and address; the row as it stands then,
+        whoever decided it.
 
         An answer to a request that was given up meanwhile is recorded as a late one.
         """
@@ -338,6 +342,7 @@ class Journal:
             "code": message.get(39),
             "approval": message.fields.get(38),
             "settlement_date": settlement_date(message, datetime.now(UTC).date()),
+            "checks": None if checks is None else asdict(checks),
         }
         async with self.connection() as connection:
             decided = await _read(connection, _RECORD_ANSWER, answered)
@@ -543,4 +548,9 @@ def _entry(row: RowMapping) -> Entry:
         reversal_decided_at=row["reversal_decided_at"],
         late_response_code=row["late_response_code"],
         settlement_date=row["settlement_date"],
+        checks=None if row["checks"] is None else _checks(row["checks"]),
     )
+
+
+def _checks(stored: Mapping[str, str]) -> CardChecks:
+    return CardChecks(**{name: CheckResult(result) for name, result in stored.items()})

@@ -14,6 +14,10 @@
 | the same | disputes, both ways (`cases`) | |
 | 0800 | sign-on, sign-off, echo (DE70) | 0810 |
 
+What asks about a card may bring its security code (DE126) and the billing address (DE123, sub-fields `C0` postal code
+and `CF` street); DE44 of the answer says what the issuer found of them (`02` address, `10` code), in the networks'
+letters.
+
 A repeat carries the same DE7, DE11, DE32 and DE37 as its first sending: the host answers it from its own journal.
 
 What an acknowledgement moves or takes back belongs to one day of the network's clearing: DE15 of a 0210, 0230 or 0430
@@ -29,6 +33,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Self
 
+from domain.card_checks import CardChecks, card_checks
 from domain.currency import Currency
 from domain.merchants import Merchant
 from domain.money import Money
@@ -87,6 +92,14 @@ _NUMBER_STATE: Final = "02"
 _DELETED: Final = "D"
 _MAX_SUBFIELD: Final = 99
 _CVV2: Final = "10"  # the same number as in Visa's DE126
+# The same tags as in Visa's DE123 (verification data), and how much of each goes along.
+_POSTAL_CODE: Final = "C0"
+_STREET: Final = "CF"
+_POSTAL_CODE_LENGTH: Final = 10
+_STREET_LENGTH: Final = 40
+# The same positions as in Visa's DE44.
+_ADDRESS_RESULT: Final = "02"
+_CVV2_RESULT: Final = "10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,8 @@ class Card:
 class Authentication:
     """The sensitive authentication data of one authorization: chip data in hexadecimal, and a CVV if one was entered.
 
-    `amount_other` is tag 9F03 (twelve digits), `transaction_date` tag 9A (`YYMMDD`), `terminal_country` tag 9F1A.
+    `address_line1` and `postal_code` are of the billing address, if one was given. `amount_other` is tag 9F03 (twelve
+    digits), `transaction_date` tag 9A (`YYMMDD`), `terminal_country` tag 9F1A.
     """
 
     cryptogram: str = field(repr=False)
@@ -183,9 +197,12 @@ class Authentication:
     terminal_country: str = field(repr=False)
     amount_other: str = field(repr=False)
     cvv: str | None = field(default=None, repr=False)
+    address_line1: str | None = field(default=None, repr=False)
+    postal_code: str | None = field(default=None, repr=False)
 
     def fields(self, money: Money) -> dict[int, str]:
-        """DE55, and DE126 when there is a CVV. The amount and currency in the chip data are those of the message."""
+        """DE55, DE123 when there is an address, and DE126 when there is a CVV. The amount and currency in the chip data
+        are those of the message."""
         try:
             elements = {
                 "9F26": bytes.fromhex(self.cryptogram),
@@ -208,6 +225,12 @@ class Authentication:
         fields = {55: tlv.build(elements).hex().upper()}
         if self.cvv is not None:
             fields[126] = subfields({_CVV2: self.cvv})
+        billing = {
+            _POSTAL_CODE: ascii_text(self.postal_code or "", _POSTAL_CODE_LENGTH),
+            _STREET: ascii_text(self.address_line1 or "", _STREET_LENGTH),
+        }
+        if any(billing.values()):
+            fields[123] = subfields({name: value for name, value in billing.items() if value})
         return fields
 
 
@@ -454,6 +477,41 @@ def cvv(message: Message) -> str | None:
     """
     value = message.fields.get(126)
     return None if value is None else parse_subfields(value, 126).get(_CVV2)
+
+
+def address(message: Message) -> tuple[str | None, str | None]:
+    """Street and postal code in DE123 of a request, each if it was given.
+
+    Raises:
+        MessageInvalid: DE123 is malformed.
+    """
+    given = parse_subfields(message.fields.get(123, ""), 123)
+    return given.get(_STREET), given.get(_POSTAL_CODE)
+
+
+def check_results(address_result: str | None, code_result: str | None) -> dict[int, str]:
+    """DE44 with what the issuer found, in the networks' letters; nothing, if nothing was asked about."""
+    found = {_ADDRESS_RESULT: address_result, _CVV2_RESULT: code_result}
+    given = {name: letter for name, letter in found.items() if letter is not None}
+    return {44: subfields(given)} if given else {}
+
+
+def checks(request: Message, received: Message) -> CardChecks | None:
+    """What `received` says of the code and the address that `request` brought along; None if it brought neither.
+
+    A host that says it in a way that nobody understands has not said it: the answer itself stands.
+    """
+    street, postal_code = address(request)
+    found: dict[str, str] = {}
+    with contextlib.suppress(MessageInvalid):
+        found = parse_subfields(received.fields.get(44, ""), 44)
+    return card_checks(
+        found.get(_ADDRESS_RESULT),
+        found.get(_CVV2_RESULT),
+        code=cvv(request) is not None,
+        line1=street is not None,
+        postal_code=postal_code is not None,
+    )
 
 
 def _presented(purchase: Purchase, card: Card, authentication: Authentication | None) -> dict[int, str]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.ids import EVENT, derived_id
 from domain.verifications import VerificationOpening, VerificationResult
 from store.models.platform import PaymentMethod
-from store.queries import PageRequest, Row
+from store.queries import PAYMENT_METHOD_COLUMNS, PageRequest, Row
 
 # How many days before the last day of its expiry month a card's user is reminded of it.
 _FIRST_REMINDER_DAYS: Final = 30
@@ -29,7 +29,7 @@ async def list_payment_methods(
     A cursor that is not the user's gives an empty page.
     """
     mine = PaymentMethod.user_id == user_id
-    query = select(*PaymentMethod.__table__.columns).where(mine, PaymentMethod.status != "removed")
+    query = select(*PAYMENT_METHOD_COLUMNS).where(mine, PaymentMethod.status != "removed")
     key = tuple_(PaymentMethod.created_at, PaymentMethod.id)
     cursor_id = page.starting_after or page.ending_before
     if cursor_id is not None:
@@ -146,6 +146,9 @@ async def record_verification(connection: AsyncConnection, result: VerificationR
             "decided_at": result.decided_at,
         },
     )
+    if result.checks is not None:
+        checked = {"id": result.verification_id, "checked_at": result.decided_at, **asdict(result.checks)}
+        await connection.execute(_CHECKED, checked)
 
 
 async def find_verification(connection: AsyncConnection, verification_id: str) -> Row | None:
@@ -180,10 +183,18 @@ VALUES (:id, :status, :decline_code, :reason, :attempts, :rrn, :approval_code, :
 ON CONFLICT (verification_id) DO NOTHING
 """)
 
+_CHECKED = text("""
+INSERT INTO platform.card_checks (source_id, payment_method_id, cvc, address_line1, postal_code, checked_at)
+SELECT id, payment_method_id, :cvc, :address_line1, :postal_code, :checked_at
+FROM platform.card_verifications WHERE id = :id
+ON CONFLICT (source_id) DO NOTHING
+""")
+
 _COLUMNS = """
     asked.id, asked.payment_method_id, asked.currency, asked.merchant, asked.requested_at,
     coalesce(result.status, 'processing') AS status, result.decline_code, result.reason, result.attempts, result.rrn,
-    result.decided_at
+    result.decided_at,
+    (SELECT to_jsonb(checked) FROM platform.card_checks AS checked WHERE checked.source_id = asked.id) AS checks
 FROM platform.card_verifications AS asked
 LEFT JOIN platform.card_verification_results AS result ON result.verification_id = asked.id
 """

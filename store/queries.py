@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.models.platform import Payment, PaymentMethod, Refund, RiskDecision, User
+from store.models.platform import CardChecksRow, Payment, PaymentMethod, Refund, RiskDecision, User
 
 Row = RowMapping
 
@@ -54,7 +54,26 @@ def _payments() -> Select[Any]:
 
 # Made once: building a statement costs more than sending it.
 _PAYMENT = _payments().where(Payment.id == bindparam("id"))
-_PAYMENT_METHOD = select(*PaymentMethod.__table__.columns).where(PaymentMethod.id == bindparam("id"))
+# With what its issuer said last of a security code and an address.
+PAYMENT_METHOD_COLUMNS: Final = (
+    *PaymentMethod.__table__.columns,
+    select(
+        func.jsonb_build_object(
+            "cvc",
+            CardChecksRow.cvc,
+            "address_line1",
+            CardChecksRow.address_line1,
+            "postal_code",
+            CardChecksRow.postal_code,
+        )
+    )
+    .where(CardChecksRow.payment_method_id == PaymentMethod.id)
+    .order_by(CardChecksRow.checked_at.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("checks"),
+)
+_PAYMENT_METHOD = select(*PAYMENT_METHOD_COLUMNS).where(PaymentMethod.id == bindparam("id"))
 
 
 async def find_payment(connection: AsyncConnection, payment_id: str) -> Row | None:

@@ -10,13 +10,29 @@ from vault.errors import InvalidCard
 
 
 @dataclass(frozen=True, slots=True)
+class BillingAddress:
+    """What an issuer compares of an address: the street with its number, and the postal code. Either may be absent."""
+
+    line1: str | None = field(default=None, repr=False)
+    postal_code: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NewCard:
-    """`number` is digits only, `exp_year` has four digits. `cvc` (3 digits, Amex 4) is optional."""
+    """`number` is digits only, `exp_year` has four digits. `cvc` (3 digits, Amex 4) and `address` are optional."""
 
     number: str = field(repr=False)
     exp_month: int
     exp_year: int
     cvc: str | None = field(default=None, repr=False)
+    address: BillingAddress | None = field(default=None, repr=False)
+
+    @property
+    def for_the_issuer(self) -> dict[str, str]:
+        """What the issuer is to look at, under the names that the network worker knows it by."""
+        street, postal_code = (self.address.line1, self.address.postal_code) if self.address else (None, None)
+        given = {"cvv": self.cvc, "address_line1": street, "postal_code": postal_code}
+        return {name: value for name, value in given.items() if value}
 
 
 def checked_brand(card: NewCard, today: date) -> str:

@@ -7,6 +7,7 @@ HSM, and to the network worker only in a box that it alone opens.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,8 @@ class Vault:
     async def tokenize(self, card: NewCard, owner_id: str) -> TokenizedCard:
         """The owner's token for `card`: the one there is, or a new one, INACTIVE until the network knows it.
 
-        A security code waits for the first payment, for 15 minutes at most, and is stored nowhere else.
+        A security code and a billing address wait for the first question to the issuer, for 15 minutes at most, and are
+        stored nowhere else.
 
         Raises:
             InvalidCard: the card cannot be added; names the field, never the value.
@@ -109,8 +111,8 @@ class Vault:
             raise InvalidCard("number", "incorrect_number")
         async with _reaching_stores():
             token = await self._token_of(card, brand, owner_id)
-            if card.cvc is not None:
-                await self._keep_cvc(token.token_id, card.cvc)
+            if card.for_the_issuer:
+                await self._keep_for_the_issuer(token.token_id, card.for_the_issuer)
         return token
 
     async def provisioning_box(self, token_id: str) -> str:
@@ -188,7 +190,7 @@ class Vault:
             sealed_pan, content = await self._in_hsm(lambda: self._credential(stored, command))
             # Only now is a security code taken: nothing that could have failed before has used it up.
             if (waiting := await self._transit.take_cvc(command.token_id)) is not None:
-                content["cvv"] = await self._in_hsm(lambda: self._open_cvc(command.token_id, *waiting))
+                content |= await self._in_hsm(lambda: self._open_for_the_issuer(command.token_id, *waiting))
             handle = await self._transit.put_box(self._sealer.seal(AUTHENTICATION_PURPOSE, content))
         return SealedCredential(command.token_id, sealed_pan, handle)
 
@@ -205,9 +207,9 @@ class Vault:
                 return _created(token)
         raise TokenRangeFull(brand)
 
-    async def _keep_cvc(self, token_id: str, cvc: str) -> None:
-        version = self._keys.newest(Purpose.CVC)
-        encrypted = await self._in_hsm(lambda: keys.encrypt(self._hsm, Purpose.CVC, version, cvc, "cvc", token_id))
+    async def _keep_for_the_issuer(self, token_id: str, given: Mapping[str, str]) -> None:
+        version, text = self._keys.newest(Purpose.CVC), json.dumps(given)
+        encrypted = await self._in_hsm(lambda: keys.encrypt(self._hsm, Purpose.CVC, version, text, "cvc", token_id))
         await self._transit.put_cvc(token_id, version, encrypted)
 
     async def _change(self, token_id: str, event: TokenEvent, reason: TokenReason | None = None) -> None:
@@ -270,8 +272,11 @@ class Vault:
             self._hsm, Purpose.DATA, stored.dek_version, encrypted, what, stored.token_id, stored.owner_id
         )
 
-    def _open_cvc(self, token_id: str, version: int, cvc: Encrypted) -> str:
-        return keys.decrypt(self._hsm, Purpose.CVC, version, cvc, "cvc", token_id)
+    def _open_for_the_issuer(self, token_id: str, version: int, kept: Encrypted) -> dict[str, str]:
+        text = keys.decrypt(self._hsm, Purpose.CVC, version, kept, "cvc", token_id)
+        # A code that was kept minutes ago by a process of before stands alone.
+        opened: dict[str, str] = json.loads(text) if text.startswith("{") else {"cvv": text}
+        return opened
 
     def _credential(self, stored: StoredNumbers, command: IssueCredential) -> tuple[str, dict[str, str]]:
         """The sealed device number and the content of the authentication box."""

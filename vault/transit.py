@@ -1,7 +1,8 @@
 """Sensitive authentication data on its minutes-long way through Redis, the only place that ever holds any.
 
 PCI DSS 3.3.1 forbids keeping it after the authorization, even encrypted. A security code waits here, encrypted by the
-HSM, for the first payment with its card and is gone with the first reading; a finished credential's box waits for the
+HSM, for the first payment with its card and is gone with the first reading, and so does a billing address, which nobody
+needs for longer either; a finished credential's box waits for the
 network worker, which alone can open it.
 """
 

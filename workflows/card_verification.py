@@ -8,6 +8,7 @@ whoever wants to know asks for another verification.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -81,10 +82,11 @@ class CardVerificationWorkflow(DurableSteps):
         while True:
             attempt += 1
             match await self._ask(attempt):
-                case Approved(rrn=rrn, approval_code=approval):
-                    return self._result(S.VERIFIED, attempt, rrn=rrn, approval_code=approval or None)
-                case Declined(rrn=rrn, response_code=response_code):
-                    return self._result(S.DECLINED, attempt, rrn=rrn, decline_code=decline_code(response_code).code)
+                case Approved(rrn=rrn, approval_code=approval, checks=checks):
+                    return self._result(S.VERIFIED, attempt, rrn=rrn, approval_code=approval or None, checks=checks)
+                case Declined(rrn=rrn, response_code=response_code, checks=checks):
+                    code = decline_code(response_code).code
+                    return self._result(S.DECLINED, attempt, rrn=rrn, decline_code=code, checks=checks)
                 case _NoAnswer() as missing:
                     self._show_no_answer(attempt, missing)
                     if missing.final or attempt > len(VERIFICATION_PAUSES):
@@ -128,7 +130,7 @@ class CardVerificationWorkflow(DurableSteps):
         )
         return await workflow.execute_activity_method(VaultActivities.issue_credential, order, **VAULT_CALL)
 
-    def _result(self, status: VerificationStatus, attempts: int, **more: str | None) -> VerificationResult:
+    def _result(self, status: VerificationStatus, attempts: int, **more: Any) -> VerificationResult:
         return VerificationResult(self._request.verification_id, status, attempts, workflow.now(), **more)
 
     def _show_no_answer(self, attempt: int, missing: _NoAnswer) -> None:

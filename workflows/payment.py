@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
         StepUpAttempt,
         VaultActivities,
     )
+    from domain.card_checks import CardChecks
     from domain.declines import CARD_TESTING_CODES, NETWORK_UNAVAILABLE, decline_code
     from domain.errors import InvalidTransition
     from domain.ids import effect_key, refund_workflow_id
@@ -199,7 +200,8 @@ class PaymentWorkflow(DurableSteps):
             case Approved():
                 await self._approved(outcome)
             case Declined():
-                await self._declined(decline_code(outcome.response_code).code, f"issuer_{outcome.response_code}")
+                code = decline_code(outcome.response_code).code
+                await self._declined(code, f"issuer_{outcome.response_code}", outcome.checks)
                 if outcome.response_code in CARD_TESTING_CODES:
                     self._in_background(self._count_decline())
             case Unknown():
@@ -277,7 +279,9 @@ class PaymentWorkflow(DurableSteps):
         # Two operators who vouch for an authorization have neither code nor number.
         approval_code, rrn = outcome.approval_code or None, outcome.rrn or None
         if self._is_sale():
-            await self._change(PaymentEvent.SOLD, outcome.amount_minor, approval_code=approval_code, rrn=rrn)
+            await self._change(
+                PaymentEvent.SOLD, outcome.amount_minor, approval_code=approval_code, rrn=rrn, checks=outcome.checks
+            )
             return
         self._capture_before = workflow.now() + CAPTURE_WINDOW
         await self._change(
@@ -286,10 +290,11 @@ class PaymentWorkflow(DurableSteps):
             approval_code=approval_code,
             rrn=rrn,
             capture_before=self._capture_before,
+            checks=outcome.checks,
         )
 
-    async def _declined(self, code: str, reason: str) -> None:
-        await self._change(PaymentEvent.DECLINED, decline_code=code, status_reason=reason)
+    async def _declined(self, code: str, reason: str, checks: CardChecks | None = None) -> None:
+        await self._change(PaymentEvent.DECLINED, decline_code=code, status_reason=reason, checks=checks)
 
     async def _resolve_doubt(self) -> None:
         """Reverse until the host says that it has, or two operators say what they know. A late yes changes nothing."""
@@ -527,6 +532,7 @@ class PaymentWorkflow(DurableSteps):
         rrn: str | None = None,
         capture_before: datetime | None = None,
         refund: RefundRecord | None = None,
+        checks: CardChecks | None = None,
     ) -> None:
         """Moves the payment on and records it with its ledger entries and its event, in one transaction.
 
@@ -559,6 +565,7 @@ class PaymentWorkflow(DurableSteps):
                 rrn=rrn,
                 capture_before=capture_before,
                 refund=refund,
+                checks=checks,
             )
             recorded = await self._until_done(
                 "ledger.record",

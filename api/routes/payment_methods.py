@@ -60,8 +60,8 @@ async def add_card(
     await visible_user(context, caller, body.user, "user")
     await require_open(context, body.user, "user")
     number = body.number.get_secret_value()
-    # A digest of the request is stored, so it must not depend on the whole number or on the security code.
-    hidden = {"number", "cvc"} if body.verify else {"number", "cvc", "verify"}
+    # A digest of the request is stored, so it must not depend on what is not kept, but for the number's ends.
+    hidden = {"number", "cvc", "billing_address"} | (set() if body.verify else {"verify"})
     parameters = {**body.model_dump(exclude=hidden), "bin": number[:6], "last4": number[-4:]}
     reservation = await reserve(context.reader, request, caller, key, PAYMENT_METHOD, parameters)
     if reservation.response is not None:
@@ -84,8 +84,13 @@ async def add_card(
         context.settings.livemode,
     )
     if verification is not None and shown.status != "pending":
-        shown.verification = await verified(context, verification)
-        return await _verdict(context, request, reservation, shown.verification, shown, "payment_method")
+        asked = await verified(context, verification)
+        # The card anew: it shows what its issuer has just said.
+        shown = card_object(
+            await visible_payment_method(context, caller, payment_method_id), None, context.settings.livemode
+        )
+        shown.verification = asked
+        return await _verdict(context, request, reservation, asked, shown, "payment_method")
     body_shown = shown.model_dump(mode="json")
     if shown.status == "pending":
         return JSONResponse(body_shown, 202)
@@ -294,6 +299,7 @@ async def _tokenize(context: ApiContext, body: NewCard) -> TokenizedCard:
         exp_month=body.exp_month,
         exp_year=body.exp_year,
         cvc=body.cvc.get_secret_value() if body.cvc is not None else None,
+        address=body.billing_address.as_compared() if body.billing_address is not None else None,
     )
     try:
         return await context.vault.tokenize(card, body.user)

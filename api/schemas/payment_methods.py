@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.common import STORABLE, CurrencyCode, RequestModel, ResponseModel, Str, Text, Timestamp
 from api.schemas.payments import MerchantBody
 from domain.cards import LONGEST_VALIDITY_YEARS, card_brand, expired, luhn_valid
+from domain.countries import NUMERIC_BY_ALPHA_2
+from vault.cards import BillingAddress
+
+# They are not kept, so they need not be searched for card numbers.
+_Street = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), STORABLE]
+_PostalCode = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 -]{1,9}$")]
+
+
+class BillingAddressBody(RequestModel):
+    """Where the card's statements go. It is told to the issuer with the first question, and kept no longer."""
+
+    line1: _Street | None = Field(default=None, examples=["1 Market Street"])
+    postal_code: _PostalCode | None = Field(default=None, examples=["94105"])
+    country: Annotated[str, Field(description="ISO 3166-1 alpha-2", examples=["US"])]
+
+    @field_validator("country")
+    @classmethod
+    def _known(cls, country: str) -> str:
+        if country not in NUMERIC_BY_ALPHA_2:
+            raise PydanticCustomError("country_unknown", "must be an ISO 3166-1 code of two letters, such as US")
+        return country
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        if self.line1 is None and self.postal_code is None:
+            param = {"param": "billing_address.line1"}
+            raise PydanticCustomError("parameter_missing", "an address has a street, a postal code, or both", param)
+        if self.country == "US" and self.postal_code and not re.fullmatch(r"\d{5}(-?\d{4})?", self.postal_code):
+            param = {"param": "billing_address.postal_code"}
+            raise PydanticCustomError("parameter_invalid", "must be a ZIP code of five or nine digits", param)
+        return self
+
+    def as_compared(self) -> BillingAddress:
+        """As issuers compare it: a postal code is letters in upper case and digits."""
+        postal_code = re.sub(r"[ -]", "", self.postal_code).upper() if self.postal_code else None
+        return BillingAddress(self.line1, postal_code)
 
 
 class NewCard(RequestModel):
-    """A card to keep. `number` goes straight into the vault, `cvc` is kept some minutes for the first payment."""
+    """A card to keep. `number` goes straight into the vault, `cvc` and `billing_address` are kept some minutes for the
+    first question to its issuer."""
 
     user: Str = Field(examples=["usr_…"])
     number: SecretStr = Field(examples=["4242424242424242"])
     exp_month: Annotated[int, Field(ge=1, le=12, examples=[12])]
     exp_year: Annotated[int, Field(ge=2000, le=2099, examples=[2030])]
     cvc: SecretStr | None = Field(default=None, examples=["123"])
+    billing_address: BillingAddressBody | None = None
     holder_name: Annotated[str, Field(max_length=100), STORABLE] | None = None
     verify: bool = Field(default=False, description="Ask the issuer about the card at once, for no money")
 
@@ -75,6 +114,18 @@ class PaymentMethodChange(RequestModel):
         return self
 
 
+CheckName = Literal["pass", "fail", "unavailable", "unchecked"]
+
+
+class ChecksObject(ResponseModel):
+    """What the issuer said of the security code and the billing address. `unavailable`: it did not say; `unchecked`:
+    there was nothing to ask about."""
+
+    cvc: CheckName = "unchecked"
+    address_line1: CheckName = "unchecked"
+    postal_code: CheckName = "unchecked"
+
+
 class VerificationObject(ResponseModel):
     """What came of asking a card's issuer about it. `network_reference` is the network's number of the question (RRN).
 
@@ -88,6 +139,7 @@ class VerificationObject(ResponseModel):
     decline_code: str | None = None
     reason: str | None = None
     network_reference: str | None = None
+    checks: ChecksObject = ChecksObject()
     currency: str
     livemode: bool
     created: Timestamp
@@ -111,7 +163,8 @@ class PaymentMethodObject(ResponseModel):
 
 
 class CardObject(PaymentMethodObject):
-    """`funding` and `country` (the issuer's) are what the BIN says; null where that is not known."""
+    """`funding` and `country` (the issuer's) are what the BIN says; null where that is not known. `checks` is what the
+    issuer said last, be it to a verification or to a payment."""
 
     type: Literal["card"] = "card"
     brand: str
@@ -120,4 +173,5 @@ class CardObject(PaymentMethodObject):
     country: str | None = None
     exp_month: int
     exp_year: int
+    checks: ChecksObject = ChecksObject()
     verification: VerificationObject | None = None

@@ -1,7 +1,8 @@
 """Which card number behaves how. Those of the first three groups are Stripe's, and mean what one expects.
 
-A number that is in no group is approved. Amounts and CVVs change nothing, with one exception: the card for a wrong
-security code is declined whatever code comes with it.
+A number that is in no group is approved. Amounts, codes and addresses change nothing: it depends on the card alone what
+its issuer says of them. Most say that a code and an address are right; the card for a wrong security code is declined
+whatever code comes with it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ class Behaviour(StrEnum):
     DROPPED_CONNECTION = "dropped_connection"
     # Approved; the answer names one minor unit more than was asked for.
     WRONG_AMOUNT = "wrong_amount"
+    # Approved; what came along is not what the issuer has, or the issuer does not say.
+    CVC_FAIL = "cvc_fail"
+    ADDRESS_FAIL = "address_fail"
+    LINE1_FAIL = "line1_fail"
+    POSTAL_CODE_FAIL = "postal_code_fail"
+    ADDRESS_UNAVAILABLE = "address_unavailable"
 
 
 # The payment itself is approved.
@@ -117,6 +124,14 @@ SCRIPTED: Final = {
     "4000990000100002": TestCard("increment declined", Behaviour.INCREMENT_DECLINE, "51"),
 }
 
+_CHECKED: Final = {
+    "4000000000000101": TestCard("security code fails", Behaviour.CVC_FAIL),
+    "4000000000000010": TestCard("address fails", Behaviour.ADDRESS_FAIL),
+    "4000000000000028": TestCard("street fails", Behaviour.LINE1_FAIL),
+    "4000000000000036": TestCard("postal code fails", Behaviour.POSTAL_CODE_FAIL),
+    "4000000000000044": TestCard("address unavailable", Behaviour.ADDRESS_UNAVAILABLE),
+}
+
 TEST_CARDS: Final[dict[str, TestCard]] = {
     **{number: TestCard(name, Behaviour.APPROVE) for number, name in _APPROVED.items()},
     **{number: TestCard(name, Behaviour.DECLINE, code) for number, (name, code) in _DECLINED.items()},
@@ -125,6 +140,7 @@ TEST_CARDS: Final[dict[str, TestCard]] = {
     "4000000000000259": TestCard("dispute as fraudulent", Behaviour.DISPUTE_FRAUDULENT),
     "4000000000002685": TestCard("dispute as not received", Behaviour.DISPUTE_NOT_RECEIVED),
     "4000000000001976": TestCard("inquiry", Behaviour.INQUIRY),
+    **_CHECKED,
     **SCRIPTED,
 }
 

@@ -23,8 +23,11 @@ from network.errors import MessageInvalid
 from network.messages import (
     APPROVED,
     Original,
+    address,
     amount,
     answer,
+    check_results,
+    cvv,
     is_deprovisioning,
     is_final,
     is_increment,
@@ -49,6 +52,9 @@ EXPIRED: Final = "54"
 NOT_ACTIVE: Final = "78"
 CRYPTOGRAM_WRONG: Final = "82"
 DUPLICATE: Final = "94"
+# The issuer itself was not reached, or says that the code is wrong.
+_NOT_ASKED: Final = frozenset({"91", "96"})
+_CODE_WRONG: Final = "N7"
 
 
 # The reasons are Visa's: other fraud, card absent; merchandise not received; a cardholder's request for information.
@@ -155,10 +161,11 @@ class IssuerHost:
         asked_of_card = behaviour is Behaviour.PAYMENT_DECLINE and kind is Kind.VERIFICATION
         if response_code == APPROVED and token is not None and behaviour not in DECLINING_LATER and not asked_of_card:
             response_code = token.response_code
+        more = _approval(response_code) | (_found(message, behaviour, response_code) if token else {})
         if kind is Kind.SALE:
-            decided = self._settled(message, response_code, _approval(response_code))
+            decided = self._settled(message, response_code, more)
         else:
-            decided = answer(message, response_code, _approval(response_code))
+            decided = answer(message, response_code, more)
         identifier = self._store.keep_transaction(message, kind, token, decided)
         if kind is Kind.SALE and response_code == APPROVED:
             self._store.capture(identifier, money.amount_minor, final=True)
@@ -391,6 +398,28 @@ def _kind(message: Message) -> Kind:
 def _as_original(message: Message) -> Original:
     """`message`, be it a first sending or a repeat, as DE90 of its reversal names it."""
     return Original(f"{message.mti[:3]}0", message.get(11), message.get(7), message.get(32).lstrip("0"))
+
+
+def _found(message: Message, behaviour: Behaviour, response_code: str) -> dict[int, str]:
+    """DE44: what the issuer says of the security code and the address that came along."""
+    if response_code in _NOT_ASKED:
+        return {}
+    code_result = None
+    if cvv(message) is not None:
+        code_result = "N" if behaviour is Behaviour.CVC_FAIL or response_code == _CODE_WRONG else "M"
+    street, postal_code = address(message)
+    address_result = None
+    if street is not None or postal_code is not None:
+        matching = (
+            street is not None and behaviour not in (Behaviour.ADDRESS_FAIL, Behaviour.LINE1_FAIL),
+            postal_code is not None and behaviour not in (Behaviour.ADDRESS_FAIL, Behaviour.POSTAL_CODE_FAIL),
+        )
+        address_result = "U" if behaviour is Behaviour.ADDRESS_UNAVAILABLE else _ADDRESS_LETTERS[matching]
+    return check_results(address_result, code_result)
+
+
+# Street matches, postal code matches.
+_ADDRESS_LETTERS: Final = {(True, True): "Y", (True, False): "A", (False, True): "Z", (False, False): "N"}
 
 
 def _approval(response_code: str) -> dict[int, str]:

@@ -15,13 +15,13 @@ from store.models.base import Base
 class NetworkMessage(Base):
     """One effect at the card network: what was asked, under which numbers, and what became of it.
 
-    `kind` is authorize, sale, increment, verify, capture, refund, reverse, provision, deprovision,
-    represent or accept. `state` is
-    created, sending, answered, unanswered or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC). `sealed_pan`
-    is a box that only the network worker opens; a card number in clear is nowhere in this table. `final` marks the
-    last capture of an authorization. `settlement_date` is the day of the network's clearing to which what was
-    acknowledged belongs (DE15). `dispute` is what was said about a chargeback. A row without a kind is the tombstone
-    of an effect that was given up before it was asked for.
+    `kind` is authorize, sale, increment, verify, capture, refund, reverse, provision, deprovision, represent or accept.
+    `state` is created, sending, answered, unanswered or abandoned. `transmission_time` is DE7 (`MMDDhhmmss`, UTC).
+    `sealed_pan` is a box that only the network worker opens; a card number in clear is nowhere in this table. `final`
+    marks the last capture of an authorization. `settlement_date` is the day of the network's clearing to which what was
+    acknowledged belongs (DE15). `checks` is what was found of a security code and an address. `dispute` is what was
+    said about a chargeback. A row without a kind is the tombstone of an effect that was given up before it was asked
+    for.
     """
 
     __tablename__ = "messages"
@@ -80,6 +80,7 @@ class NetworkMessage(Base):
     final: Mapped[bool | None]
     settlement_date: Mapped[date | None]
     dispute: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    checks: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class ChargebackNoticeRow(Base):

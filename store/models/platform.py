@@ -89,7 +89,10 @@ class PaymentMethod(Base):
 
 
 class CardVerification(Base):
-    """That a card was asked about, in the name of `merchant`. Rows are only added."""
+    """That a card was asked about, in the name of `merchant`. Rows are only added.
+
+    By `card_reference` (the card's PAR) and `user_id` it is counted how often.
+    """
 
     __tablename__ = "card_verifications"
     __table_args__ = {"schema": "platform"}  # noqa: RUF012
@@ -100,6 +103,8 @@ class CardVerification(Base):
     merchant: Mapped[dict[str, Any]]
     requested_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    card_reference: Mapped[str | None]
+    user_id: Mapped[str | None]
 
 
 class CardVerificationResult(Base):
@@ -117,6 +122,21 @@ class CardVerificationResult(Base):
     approval_code: Mapped[str | None]
     decided_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class CardChecksRow(Base):
+    """What an issuer said of the code and the address that came with a payment or a verification. Rows are only
+    added."""
+
+    __tablename__ = "card_checks"
+    __table_args__ = {"schema": "platform"}  # noqa: RUF012
+
+    source_id: Mapped[str] = mapped_column(primary_key=True)
+    payment_method_id: Mapped[str]
+    cvc: Mapped[str]
+    address_line1: Mapped[str]
+    postal_code: Mapped[str]
+    checked_at: Mapped[datetime]
 
 
 class CardExpiryReminder(Base):

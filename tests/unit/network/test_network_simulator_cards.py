@@ -36,6 +36,11 @@ def test_every_scripted_fault_has_a_card() -> None:
         Behaviour.DISPUTE_FRAUDULENT,
         Behaviour.DISPUTE_NOT_RECEIVED,
         Behaviour.INQUIRY,
+        Behaviour.CVC_FAIL,
+        Behaviour.ADDRESS_FAIL,
+        Behaviour.LINE1_FAIL,
+        Behaviour.POSTAL_CODE_FAIL,
+        Behaviour.ADDRESS_UNAVAILABLE,
     }
 
 
