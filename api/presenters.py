@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from api.schemas.bank_accounts import BankAccountObject
 from api.schemas.disputes import DisputeObject, EvidenceFileObject, EvidenceObject
-from api.schemas.payment_methods import CardObject, ChecksObject, PaymentMethodObject, VerificationObject
+from api.schemas.payment_methods import CardObject, ChecksObject, VerificationObject
 from api.schemas.payments import MerchantBody, PaymentObject, RefundObject, RiskObject
 from domain.bins import bin_data
 from domain.disputes import reason_of
@@ -77,17 +78,20 @@ def refund_object(row: Row, livemode: bool) -> RefundObject:
     )
 
 
-def payment_method_object(row: Row, verification: Row | None, livemode: bool) -> CardObject | PaymentMethodObject:
+def payment_method_object(row: Row, verification: Row | None, livemode: bool) -> CardObject | BankAccountObject:
     """`verification` is the card's latest one."""
-    if row["type"] == "card":
-        return card_object(row, verification, livemode)
-    return PaymentMethodObject(
-        type=row["type"],
+    return card_object(row, verification, livemode) if row["type"] == "card" else bank_account_object(row, livemode)
+
+
+def bank_account_object(row: Row, livemode: bool) -> BankAccountObject:
+    return BankAccountObject(
         id=row["id"],
         user=row["user_id"],
         last4=row["last4"],
         label=row["label"],
         default=row["is_default"],
+        routing_number=row["routing_number"],
+        account_type=row["account_type"],
         status=row["status"],
         livemode=livemode,
         created=row["created_at"],

@@ -16,12 +16,19 @@ _PAGES = Path(__file__).parent / "pages"
 _FILES = {
     "wallet.html": "text/html; charset=utf-8",
     "wallet.css": "text/css; charset=utf-8",
+    "wallet.svg": "image/svg+xml",
     "wallet.js": "text/javascript; charset=utf-8",
+    "calls.js": "text/javascript; charset=utf-8",
+    "keys.js": "text/javascript; charset=utf-8",
+    "parts.js": "text/javascript; charset=utf-8",
 }
 _HEADERS = {
     # Card numbers are typed here: nothing from elsewhere runs, and nothing is sent elsewhere.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",

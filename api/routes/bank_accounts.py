@@ -14,6 +14,7 @@ from api.deposit_calls import begin_micro_deposit, read_bank_day
 from api.errors import ApiError, missing, unavailable
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.limits import require_open
+from api.presenters import bank_account_object
 from api.routes.users import visible_user
 from api.schemas.bank_accounts import (
     AmountsObject,
@@ -220,22 +221,6 @@ async def read_day(context: Context, caller: Operator) -> Response:
         return JSONResponse(BankDayObject(status="reading").model_dump(mode="json"), 202)
     shown = BankDayObject(status="read", posted=report.posted, returned=report.returned)
     return JSONResponse(shown.model_dump(mode="json"))
-
-
-def bank_account_object(row: Row, livemode: bool) -> BankAccountObject:
-    return BankAccountObject(
-        id=row["id"],
-        user=row["user_id"],
-        last4=row["last4"],
-        label=row["label"],
-        default=row["is_default"],
-        routing_number=row["routing_number"],
-        account_type=row["account_type"],
-        status=row["status"],
-        livemode=livemode,
-        created=row["created_at"],
-        removed=row["removed_at"],
-    )
 
 
 def micro_deposit_object(row: Row, livemode: bool) -> MicroDepositObject:

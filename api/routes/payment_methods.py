@@ -16,12 +16,12 @@ from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.limits import require_open
 from api.presenters import card_object, payment_method_object, verification_object
 from api.routes.users import visible_user
+from api.schemas.bank_accounts import BankAccountObject
 from api.schemas.common import Page
 from api.schemas.payment_methods import (
     CardObject,
     NewCard,
     PaymentMethodChange,
-    PaymentMethodObject,
     VerificationObject,
     VerifyBody,
 )
@@ -150,7 +150,7 @@ async def list_card_verifications(
 @router.get("/{payment_method_id}", summary="Retrieve a payment method")
 async def get_payment_method(
     payment_method_id: str, context: Context, caller: Caller
-) -> CardObject | PaymentMethodObject:
+) -> CardObject | BankAccountObject:
     return await _shown(context, caller, payment_method_id)
 
 
@@ -162,7 +162,7 @@ async def list_user_payment_methods(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     starting_after: str | None = None,
     ending_before: str | None = None,
-) -> Page[CardObject | PaymentMethodObject]:
+) -> Page[CardObject | BankAccountObject]:
     """Those that were not removed."""
     if starting_after and ending_before:
         raise ApiError("parameter_invalid", "Give starting_after or ending_before, not both.", "ending_before")
@@ -177,7 +177,7 @@ async def list_user_payment_methods(
 
 @router.patch(
     "/{payment_method_id}",
-    response_model=CardObject | PaymentMethodObject,
+    response_model=CardObject | BankAccountObject,
     summary="Change a payment method",
     responses={202: {"model": CardObject, "description": "Its network has not heard of the new expiry yet"}},
 )
@@ -260,7 +260,7 @@ def _must_be_active(method: Row) -> None:
         raise ApiError(code, f"The payment method is {method['status']}.")
 
 
-async def _shown(context: ApiContext, caller: Principal, payment_method_id: str) -> CardObject | PaymentMethodObject:
+async def _shown(context: ApiContext, caller: Principal, payment_method_id: str) -> CardObject | BankAccountObject:
     method = await visible_payment_method(context, caller, payment_method_id)
     verification = await _latest_verification(context, payment_method_id)
     return payment_method_object(method, verification, context.settings.livemode)

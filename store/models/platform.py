@@ -63,7 +63,7 @@ class User(Base):
 
 
 class PaymentMethod(Base):
-    """What a user pays with: a card, or what has no card number and therefore no token, brand, BIN and expiry.
+    """What a user pays with: a card, or a bank account, which has no token, brand, BIN and expiry.
 
     `token_id` names the vault's record; `bin` and `last4` are all that is shown of a card.
     """
@@ -86,6 +86,8 @@ class PaymentMethod(Base):
     label: Mapped[str | None]
     is_default: Mapped[bool] = mapped_column(server_default=text("false"))
     removed_at: Mapped[datetime | None]
+    routing_number: Mapped[str | None]
+    account_type: Mapped[str | None]
 
 
 class CardVerification(Base):

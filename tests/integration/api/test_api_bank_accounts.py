@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -12,35 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.queries import check_invariants
+from tests.support.bank import ROUTING_NUMBER, Bank
 from tests.support.platform import Access
 from tests.support.shop import Json, Shop, until
-
-ROUTING = "021000021"
-
-
-class Bank:
-    """The simulated bank, as its control API has it; and the operator who has its day read."""
-
-    def __init__(self, access: Access, operator: Shop) -> None:
-        self._access = access
-        self._operator = operator
-
-    async def control(self, method: str, path: str, body: Any = None) -> Json:
-        async with httpx.AsyncClient(base_url=self._access.bank) as client:
-            headers = {"Authorization": f"Bearer {self._access.bank_control_token}"}
-            response = await client.request(method, f"/control{path}", json=body, headers=headers)
-        assert response.is_success, response.text
-        found: Json = response.json() if response.content else {}
-        return found
-
-    async def forward(self, days: int) -> None:
-        now = datetime.fromisoformat((await self.control("GET", "/clock"))["now"])
-        await self.control("POST", "/clock", {"now": (now + timedelta(days=days)).astimezone(UTC).isoformat()})
-        await self.read_day()
-
-    async def read_day(self) -> None:
-        response = await self._operator.post("/v1/bank/days")
-        assert response.status_code in (200, 202), response.text
 
 
 @pytest.fixture
@@ -57,7 +30,7 @@ async def _add(shop: Shop, number: str | None = None, **fields: Any) -> httpx.Re
     user = await shop.add_user()
     body = {
         "user": user["id"],
-        "routing_number": ROUTING,
+        "routing_number": ROUTING_NUMBER,
         "account_number": number or f"5{secrets.randbelow(10**9):09d}",
         "account_type": "checking",
     }
@@ -95,6 +68,8 @@ async def test_a_bank_account_is_verified_by_its_deposits_and_revoked_by_a_retur
 ) -> None:
     added = (await _add(shop)).json()
     assert (added["type"], added["status"], len(added["last4"])) == ("us_bank_account", "pending", 4)
+    assert (added["routing_number"], added["account_type"]) == (ROUTING_NUMBER, "checking")
+    assert (await shop.get("/v1/payment_methods", user=added["user"]))["data"] == [added]
     sent = await _sent(shop, added["id"])
     amounts = await _amounts(database, sent["id"])
 
