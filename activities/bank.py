@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,16 +36,25 @@ from ledger.micro_deposits import DepositEntry, MicroDepositBooks
 from store.closing import refused_to_closing_user
 from vault.bank_accounts import BankAccountVault
 
-# Tells a verification's workflow what the bank has said of its entries.
-Tell = Callable[[DepositsPosted | DepositReturned], Awaitable[None]]
+
+class DepositWorkflows(Protocol):
+    """The workflows that hear of what the bank has said, and of accounts that were removed."""
+
+    async def tell(self, news: DepositsPosted | DepositReturned) -> bool:
+        """Tells a verification's workflow of its entries; False if it runs no more."""
+
+    async def account_removed(self, micro_deposit_id: str) -> None:
+        """Returns when the verification has ended, because its account was removed or otherwise."""
 
 
 class BankActivities(contracts.BankActivities):
-    def __init__(self, engine: AsyncEngine, gateway: BankGateway, books: MicroDepositBooks, tell: Tell) -> None:
+    def __init__(
+        self, engine: AsyncEngine, gateway: BankGateway, books: MicroDepositBooks, workflows: DepositWorkflows
+    ) -> None:
         self._engine = engine
         self._gateway = gateway
         self._books = books
-        self._tell = tell
+        self._workflows = workflows
 
     @activity.defn(name="bank.begin")
     async def begin(self, order: MicroDepositOrder) -> Begun:
@@ -85,6 +94,14 @@ class BankActivities(contracts.BankActivities):
         with translated():
             return await self._gateway.confirm(attempt)
 
+    @activity.defn(name="bank.end_verification")
+    async def end_verification(self, method: contracts.PaymentMethodRef) -> None:
+        with translated():
+            async with self._engine.connect() as connection:
+                running = await store.open_verification(connection, method.payment_method_id)
+            if running is not None:
+                await self._workflows.account_removed(running)
+
     @activity.defn(name="bank.read_day")
     async def read_day(self) -> BankDayReport:
         """What the bank has posted and returned since it was asked last. Whom it concerns is told before it counts as
@@ -92,7 +109,7 @@ class BankActivities(contracts.BankActivities):
         with translated():
             postings = await self._gateway.postings()
             for posting in postings:
-                await self._tell(DepositsPosted(posting.micro_deposit_id, posting.day))
+                await self._workflows.tell(DepositsPosted(posting.micro_deposit_id, posting.day))
                 async with self._engine.begin() as connection:
                     await store.posting_told(connection, posting.file_id)
             returns = await self._gateway.returns()
@@ -103,7 +120,7 @@ class BankActivities(contracts.BankActivities):
     async def _returned(self, entry: store.ReturnedEntry) -> None:
         if entry.kind == "return":
             await self._books.post_returned(DepositEntry(entry.micro_deposit_id, entry.part, entry.amount_minor))
-            await self._tell(DepositReturned(entry.micro_deposit_id, entry.reason_code, entry.settled_on))
+            await self._workflows.tell(DepositReturned(entry.micro_deposit_id, entry.reason_code, entry.settled_on))
         async with self._engine.begin() as connection:
             await store.return_told(connection, entry)
 

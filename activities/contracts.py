@@ -406,6 +406,9 @@ class BankActivities(Protocol):
     @activity.defn(name="bank.confirm")
     async def confirm(self, attempt: ConfirmAttempt) -> ConfirmVerdict: ...
 
+    @activity.defn(name="bank.end_verification")
+    async def end_verification(self, method: PaymentMethodRef) -> None: ...
+
     @activity.defn(name="bank.read_day")
     async def read_day(self) -> BankDayReport: ...
 

@@ -19,6 +19,7 @@ from domain.ids import EVENT, derived_id
 from domain.micro_deposits import (
     ATTEMPTS,
     CYCLES,
+    ENDED,
     LARGEST_DEPOSIT_MINOR,
     SMALLEST_DEPOSIT_MINOR,
     BeginRefusal,
@@ -50,21 +51,23 @@ async def begin(connection: AsyncConnection, order: MicroDepositOrder) -> BeginR
     """
     if (await connection.execute(_EXISTS, {"id": order.micro_deposit_id})).one_or_none() is not None:
         return None
-    account = (await connection.execute(_ACCOUNT, {"id": order.bank_account_id})).one_or_none()
-    if account is None:
+    reference = await connection.scalar(_REFERENCE, {"id": order.bank_account_id})
+    if reference is None:
         raise NotFound("bank account", order.bank_account_id)
+    # The row is locked to the end of the transaction: whoever else begins for this account waits, and counts on.
+    await connection.execute(_NEW_LIMIT, {"reference": reference})
+    limit = (await connection.execute(_LOCK_LIMIT, {"reference": reference})).one()
+    # Nor is the method removed before this has ended, so that its removal finds what has begun.
+    account = (await connection.execute(_ACCOUNT, {"id": order.bank_account_id})).one()
     if account.erased_at is not None or account.status == "removed":
         return BeginRefusal.UNUSABLE
-    # The row is locked to the end of the transaction: whoever else begins for this account waits, and counts on.
-    await connection.execute(_NEW_LIMIT, {"reference": account.reference})
-    limit = (await connection.execute(_LOCK_LIMIT, {"reference": account.reference})).one()
     if account.status == "active":
         return BeginRefusal.VERIFIED
     if (await connection.execute(_OPEN, {"method": order.payment_method_id})).one_or_none() is not None:
         return BeginRefusal.IN_PROGRESS
     if limit.cycles >= CYCLES or limit.attempts >= ATTEMPTS * CYCLES:
         return BeginRefusal.LOCKED
-    await connection.execute(_COUNT_CYCLE, {"reference": account.reference})
+    await connection.execute(_COUNT_CYCLE, {"reference": reference})
     await connection.execute(
         _BEGIN,
         {
@@ -73,7 +76,7 @@ async def begin(connection: AsyncConnection, order: MicroDepositOrder) -> BeginR
             "user_id": order.user_id,
             "method": order.payment_method_id,
             "bank_account_id": order.bank_account_id,
-            "reference": account.reference,
+            "reference": reference,
             "requested_at": order.requested_at,
         },
     )
@@ -88,7 +91,14 @@ def _random_amount() -> int:
 
 
 async def amounts(connection: AsyncConnection, micro_deposit_id: str) -> Amounts:
-    row = (await connection.execute(_AMOUNTS, {"id": micro_deposit_id})).one()
+    """What was chosen.
+
+    Raises:
+        NotFound: there is no such verification, or it has ended and its amounts were forgotten.
+    """
+    row = (await connection.execute(_AMOUNTS, {"id": micro_deposit_id})).one_or_none()
+    if row is None:
+        raise NotFound("amounts of micro-deposit", micro_deposit_id)
     return Amounts(row.first_minor, row.second_minor)
 
 
@@ -98,6 +108,7 @@ async def receiver_name(connection: AsyncConnection, micro_deposit_id: str) -> s
 
 async def record(connection: AsyncConnection, change: MicroDepositChange) -> None:
     """Writes an event of a verification, what it means to the payment method, and the outbox's row, all or nothing.
+    With its end the amounts are forgotten: nobody is to name them any more.
 
     An event that was recorded under this version changes nothing again.
     """
@@ -118,12 +129,18 @@ async def record(connection: AsyncConnection, change: MicroDepositChange) -> Non
         await connection.execute(_GIVE_CYCLE_BACK, {"reference": row.reference})
     if (status := _METHOD_STATUS.get(change.event)) is not None:
         await connection.execute(_METHOD, {"id": row.payment_method_id, "status": status})
+    if change.status in ENDED:
+        await connection.execute(_FORGET, {"id": change.micro_deposit_id})
     data = {
         "id": change.micro_deposit_id,
         "payment_method": row.payment_method_id,
         "user": row.user_id,
         "status": change.status.value,
         "reason": change.reason,
+        # What the user's notice says besides; how the method stood before.
+        "method_status": row.method_status,
+        "effective_on": row.effective_on.isoformat() if row.effective_on else None,
+        "locked": row.cycles >= CYCLES,
     }
     await connection.execute(
         _OUTBOX,
@@ -162,6 +179,8 @@ async def count_attempt(connection: AsyncConnection, attempt: ConfirmAttempt) ->
 async def judge(connection: AsyncConnection, attempt: ConfirmAttempt) -> ConfirmVerdict:
     """Compares a guess that was counted, in a time that does not depend on it, and keeps what was found."""
     row = (await connection.execute(_LOCK_ATTEMPTS, {"id": attempt.micro_deposit_id})).one()
+    if row.status in ENDED:  # the bank has returned an entry since the guess was counted
+        return ConfirmVerdict(False, 0)
     correct = same_amounts(await amounts(connection, attempt.micro_deposit_id), attempt.amounts_minor)
     judged = await connection.execute(_JUDGE, {"key": attempt.effect_key, "correct": correct})
     if correct and judged.rowcount:
@@ -202,6 +221,12 @@ class ReturnedEntry:
     part: str
 
 
+async def open_verification(connection: AsyncConnection, payment_method_id: str) -> str | None:
+    """The id of the verification that is under way for a payment method, if there is one."""
+    found = await connection.scalar(_OPEN, {"method": payment_method_id})
+    return None if found is None else str(found)
+
+
 async def unposted(connection: AsyncConnection, limit: int) -> list[tuple[str, str]]:
     """Files (with their verification) of which the bank has not said, or nobody was told, that they are posted."""
     rows = await connection.execute(_UNPOSTED, {"limit": limit})
@@ -237,10 +262,14 @@ async def return_told(connection: AsyncConnection, entry: ReturnedEntry) -> None
 
 _EXISTS = text("SELECT 1 FROM bank.micro_deposits WHERE id = :id")
 
+_REFERENCE = text("""
+SELECT reference FROM vault.bank_accounts account
+JOIN platform.payment_methods method ON method.bank_account_id = account.id WHERE account.id = :id
+""")
 _ACCOUNT = text("""
-SELECT account.reference, account.erased_at, method.status
+SELECT account.erased_at, method.status
 FROM vault.bank_accounts account JOIN platform.payment_methods method ON method.bank_account_id = account.id
-WHERE account.id = :id
+WHERE account.id = :id FOR SHARE OF method
 """)
 
 _NEW_LIMIT = text("INSERT INTO bank.limits (reference) VALUES (:reference) ON CONFLICT DO NOTHING")
@@ -250,7 +279,7 @@ _GIVE_CYCLE_BACK = text("UPDATE bank.limits SET cycles = cycles - 1 WHERE refere
 _GIVE_ATTEMPT_BACK = text("UPDATE bank.limits SET attempts = attempts - 1 WHERE reference = :reference")
 
 _OPEN = text("""
-SELECT 1 FROM bank.micro_deposits WHERE payment_method_id = :method
+SELECT id FROM bank.micro_deposits WHERE payment_method_id = :method
 AND status IN ('new', 'initiating', 'sent', 'awaiting_confirmation', 'origination_in_doubt')
 """)
 
@@ -261,18 +290,22 @@ VALUES (:id, :account_id, :user_id, :method, :bank_account_id, :reference, 'new'
 """)
 _CHOOSE = text("INSERT INTO bank.amounts (micro_deposit_id, first_minor, second_minor) VALUES (:id, :first, :second)")
 _AMOUNTS = text("SELECT first_minor, second_minor FROM bank.amounts WHERE micro_deposit_id = :id")
+_FORGET = text("DELETE FROM bank.amounts WHERE micro_deposit_id = :id")
 _NAME = text("""
 SELECT owner.name FROM bank.micro_deposits deposit JOIN platform.users owner ON owner.id = deposit.user_id
 WHERE deposit.id = :id
 """)
 
 _RECORD = text("""
-UPDATE bank.micro_deposits SET
+UPDATE bank.micro_deposits AS deposit SET
     status = :status, version = :version, reason = coalesce(:reason, reason),
     expires_at = coalesce(:expires_at, expires_at), updated_at = now()
 WHERE id = :id AND version = :version - 1
 RETURNING reference, payment_method_id, user_id,
-    EXISTS (SELECT FROM bank.files WHERE micro_deposit_id = :id AND state <> 'refused') AS originated
+    EXISTS (SELECT FROM bank.files WHERE micro_deposit_id = :id AND state <> 'refused') AS originated,
+    (SELECT effective_on FROM bank.files WHERE micro_deposit_id = :id) AS effective_on,
+    (SELECT status FROM platform.payment_methods WHERE id = payment_method_id) AS method_status,
+    (SELECT cycles FROM bank.limits WHERE limits.reference = deposit.reference) AS cycles
 """)
 
 _METHOD = text("""

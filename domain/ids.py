@@ -95,6 +95,15 @@ def removal_workflow_id(payment_method_id: str) -> str:
     return f"card-removal/{payment_method_id}"
 
 
+def bank_account_removal_workflow_id(payment_method_id: str) -> str:
+    return f"bank-account-removal/{payment_method_id}"
+
+
+def bank_return_workflow_id(sequence: int, line: int) -> str:
+    """Of what the bank gave back in the `line`th entry of a file of returns, and no running workflow takes."""
+    return f"bank-return/{sequence}/{line}"
+
+
 def renewal_workflow_id(payment_method_id: str, exp_year: int, exp_month: int) -> str:
     return f"card-renewal/{payment_method_id}/{exp_year}-{exp_month:02}"
 

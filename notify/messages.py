@@ -21,6 +21,11 @@ class Kind(StrEnum):
     DISPUTE_UPHELD = "dispute_upheld"
     DISPUTE_REJECTED = "dispute_rejected"
     CARD_EXPIRING = "card_expiring"
+    DEPOSITS_SENT = "deposits_sent"
+    BANK_ACCOUNT_VERIFIED = "bank_account_verified"
+    BANK_ACCOUNT_NOT_VERIFIED = "bank_account_not_verified"
+    # It was verified, and then the bank returned an entry.
+    BANK_ACCOUNT_REVOKED = "bank_account_revoked"
     CONTACT_CODE = "contact_code"
     CONTACT_KNOWN = "contact_known"
     SECURITY_NOTICE = "security_notice"
@@ -48,6 +53,10 @@ CHANNELS: Mapping[Kind, tuple[ChannelName, ...]] = {
     Kind.DISPUTE_REJECTED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
     # Not worth an SMS: nothing is wrong yet, and it comes twice.
     Kind.CARD_EXPIRING: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.DEPOSITS_SENT: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.BANK_ACCOUNT_VERIFIED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.BANK_ACCOUNT_NOT_VERIFIED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
+    Kind.BANK_ACCOUNT_REVOKED: (ChannelName.PUSH, ChannelName.EMAIL, ChannelName.IN_APP),
     # These prove an address or speak to its owner, who need be no user: their recipient has that one address alone.
     Kind.CONTACT_CODE: (ChannelName.SMS, ChannelName.EMAIL),
     Kind.CONTACT_KNOWN: (ChannelName.SMS, ChannelName.EMAIL),
@@ -67,6 +76,10 @@ REQUIRED_FACTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.DISPUTE_UPHELD: ("amount", "merchant", "last4"),
     Kind.DISPUTE_REJECTED: ("amount", "merchant", "last4"),
     Kind.CARD_EXPIRING: ("last4", "expiry"),
+    Kind.DEPOSITS_SENT: ("last4", "arrives"),
+    Kind.BANK_ACCOUNT_VERIFIED: ("last4",),
+    Kind.BANK_ACCOUNT_NOT_VERIFIED: ("last4", "why"),
+    Kind.BANK_ACCOUNT_REVOKED: ("last4",),
     Kind.CONTACT_CODE: ("contact_code", "purpose"),
     Kind.CONTACT_KNOWN: (),
     Kind.SECURITY_NOTICE: ("event", "when"),
@@ -90,7 +103,8 @@ class Notification:
     """Something that a user is to be told. `key` is the effect's key (`pay_…:notify:authorized`).
 
     `facts` fill the texts: `amount` (money as people read it), `merchant`, `last4`, `decline_code`,
-    `decline_message`, `code`. They are kept out of reprs.
+    `decline_message`, `code`; `arrives` is a date, `why` a word (`refused`, `attempts_exceeded`, `locked`, `expired`,
+    `returned`). They are kept out of reprs.
 
     Raises:
         CardNumberRefused: a fact looks like a card number.

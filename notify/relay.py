@@ -133,6 +133,8 @@ class Relay:
                 return Notification(f"{row.subject_id}:notify", row.data["user_id"], Kind.SECURITY_NOTICE, facts)
             case "payment_method.expiring":
                 return _expiry_notification(row)
+            case type_ if type_.startswith("micro_deposit."):
+                return _deposit_notification(row)
             case type_ if type_.startswith("dispute."):
                 return _dispute_notification(row)
             case _:
@@ -159,6 +161,25 @@ def _expiry_notification(row: Row[Any]) -> Notification:
     facts = {"last4": data["last4"], "expiry": f"{data['exp_month']:02}/{data['exp_year']}"}
     key = f"{row.subject_id}:notify:expiring:{data['exp_year']}-{data['exp_month']:02}:{data['days']}"
     return Notification(key, data["user_id"], Kind.CARD_EXPIRING, facts)
+
+
+def _deposit_notification(row: Row[Any]) -> Notification | None:
+    """How a bank account's verification goes, without its amounts. Who removed the account need not hear of it."""
+    data, event = row.data, row.type.partition(".")[2]
+    if data.get("method_status") == "removed":
+        return None
+    facts = {"last4": row.last4}
+    match event:
+        case "originated":
+            kind, facts["arrives"] = Kind.DEPOSITS_SENT, data["effective_on"]
+        case "confirmed":
+            kind = Kind.BANK_ACCOUNT_VERIFIED
+        case "returned" if data.get("method_status") == "active":
+            kind = Kind.BANK_ACCOUNT_REVOKED
+        case _:
+            locked = event != "refused" and data.get("locked", False)
+            kind, facts["why"] = Kind.BANK_ACCOUNT_NOT_VERIFIED, "locked" if locked else event
+    return Notification(f"{row.subject_id}:notify:{event}", data["user"], kind, facts)
 
 
 def _dispute_notification(row: Row[Any]) -> Notification:
@@ -208,7 +229,8 @@ LEFT JOIN identity.contact_codes code ON code.id = event.subject_id
 LEFT JOIN platform.payments payment
     ON payment.id = CASE WHEN starts_with(event.type, 'dispute.') THEN event.data ->> 'payment_id'
         ELSE event.subject_id END
-LEFT JOIN platform.payment_methods method ON method.id = payment.payment_method_id
+LEFT JOIN platform.payment_methods method ON method.id = coalesce(payment.payment_method_id, CASE
+    WHEN starts_with(event.type, 'micro_deposit.') THEN event.data ->> 'payment_method' END)
 """)
 
 _DONE = text("DELETE FROM notify.owed WHERE event_id = ANY(:event_ids)")

@@ -19,7 +19,6 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from activities.bank import BankAccountActivities, BankActivities
-from activities.bank import Tell as TellOfDeposits
 from activities.consistency import ConsistencyActivities
 from activities.direct import DirectActivities, DirectAnswers, DirectLine
 from activities.disputes import DisputeActivities
@@ -65,11 +64,9 @@ from domain.disputes import ChargebackNotice
 from domain.ids import (
     dispute_workflow_id,
     late_notice_workflow_id,
-    micro_deposit_workflow_id,
     onboarding_workflow_id,
     payment_workflow_id,
 )
-from domain.micro_deposits import DepositReturned, DepositsPosted
 from domain.network import AuthorizeCommand, LateAnswer
 from domain.step_up import StepUpCodes
 from fraud.engine import FraudEngine
@@ -106,6 +103,7 @@ from vault.bank_accounts import BankAccountVault
 from vault.hsm.pkcs11_provider import Pkcs11Provider
 from vault.personal_keys import PersonalKeys
 from vault.service import Vault
+from workers.deposit_workflows import TemporalDepositWorkflows
 from workers.registry import activity_worker, payments_worker
 from workflows.messages import CaptureCleared, RefundReturned, SettlementOrder
 from workflows.onboarding_messages import RescreenRequest
@@ -394,7 +392,7 @@ async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     stack.push_async_callback(bank.aclose)
     originator = Originator(settings.routing_number, settings.name, settings.company_id, settings.company_name)
     gateway = BankGateway(engine, Unsealer([settings.private_key.get_secret_value()]), bank, originator)
-    activities = BankActivities(engine, gateway, MicroDepositBooks(engine), _tell_of_deposits(client))
+    activities = BankActivities(engine, gateway, MicroDepositBooks(engine), TemporalDepositWorkflows(client))
     await ensure_schedules(client, [_EVERY_HOUR])
     return activity_worker(
         client,
@@ -405,24 +403,11 @@ async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
             activities.inquire,
             activities.record,
             activities.confirm,
+            activities.end_verification,
             activities.read_day,
         ],
         build_id,
     )
-
-
-def _tell_of_deposits(client: Client) -> TellOfDeposits:
-    async def tell(news: DepositsPosted | DepositReturned) -> None:
-        handle = client.get_workflow_handle(micro_deposit_workflow_id(news.micro_deposit_id))
-        try:
-            await handle.signal("deposits_posted" if isinstance(news, DepositsPosted) else "deposit_returned", news)
-        except RPCError as error:
-            # What has ended needs no posting, and nothing that a return could take; the ledger has the money.
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            _log.warning("%s has ended and does not hear of its entries", news.micro_deposit_id)
-
-    return tell
 
 
 def _tell_payment(client: Client) -> Tell:

@@ -180,6 +180,14 @@ class CardRemoval:
 
 
 @dataclass(frozen=True, slots=True)
+class BankAccountRemoval:
+    """A bank account that its user, or the account, does not want any more."""
+
+    payment_method_id: str
+    bank_account_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class CardRenewal:
     """A card that was issued anew under its number, with a later expiry."""
 

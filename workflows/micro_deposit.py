@@ -166,7 +166,8 @@ class MicroDepositWorkflow(DurableSteps):
         try:
             await workflow.wait_condition(lambda: self._returned is not None, timeout=RETURN_WINDOW)
         except TimeoutError:
-            return
+            if self._returned is None:  # it may have come in the same moment
+                return
         await self._take_back()
 
     async def _take_back(self) -> None:
@@ -243,6 +244,23 @@ class MicroDepositWorkflow(DurableSteps):
     def _check_cancelable(self) -> None:
         if self._begun is None or (self._status, _Event.CANCELED) not in TRANSITIONS:
             raise ApplicationError(f"{self._status} deposits cannot be canceled", type="micro_deposit_unexpected_state")
+
+    @named_update("account_removed")
+    async def account_removed(self) -> MicroDepositSnapshot:
+        """Its bank account was removed: it ends, as soon as it is known what became of the file. A verification that is
+        over stays what it is."""
+        await workflow.wait_condition(self._nothing_is_in_the_air)
+        async with self._confirming:
+            if (self._status, _Event.CANCELED) in TRANSITIONS and self._begun == Begun():
+                await self._change(_Event.CANCELED, reason="bank_account_removed")
+            return self._snapshot()
+
+    def _nothing_is_in_the_air(self) -> bool:
+        if self._begun is None:
+            return False
+        return (
+            self._status in ENDED or self._begun.refusal is not None or (self._status, _Event.CANCELED) in TRANSITIONS
+        )
 
     @workflow.signal(name="deposits_posted")
     def deposits_posted(self, posted: DepositsPosted) -> None:

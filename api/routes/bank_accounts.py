@@ -82,7 +82,11 @@ async def add_account(
     )
     async with context.engine.begin() as connection:
         await add_bank_account(connection, row)
-    shown = bank_account_object(await _visible(context, caller, identifier), context.settings.livemode)
+    method = await _visible(context, caller, identifier)
+    if method["status"] == "removed":
+        # Its number is about to be erased; a moment later the same account is a new one.
+        raise ApiError("bank_account_unusable", "The bank account is being removed. Try again with the same key.")
+    shown = bank_account_object(method, context.settings.livemode)
     await store_answer(context.reader, reservation, 201, shown.model_dump(mode="json"))
     return shown
 

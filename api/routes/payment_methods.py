@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from api.auth import Caller, Principal
 from api.context import ApiContext, Context
+from api.deposit_calls import remove_bank_account
 from api.errors import CATALOGUE, ApiError, missing, unavailable
 from api.idempotency import KeyHeader, Reservation, reserve, store_answer
 from api.limits import require_open
@@ -29,12 +30,13 @@ from api.verifications import credential_for, declined, new_verification, verifi
 from api.workflow_calls import provision_token, remove_card, renew_card
 from domain.errors import Unavailable
 from domain.ids import PAYMENT_METHOD, VERIFICATION, derived_id
+from store.bank_queries import find_bank_account
 from store.payment_methods import latest_verifications, list_payment_methods, list_verifications, set_default, set_label
 from store.queries import PageRequest, Row, find_payment_method
 from vault.cards import NewCard as VaultCard
 from vault.errors import InvalidCard
 from vault.tokens import TokenizedCard
-from workflows.messages import CardRemoval, CardRenewal
+from workflows.messages import BankAccountRemoval, CardRemoval, CardRenewal
 
 router = APIRouter(prefix="/v1/payment_methods", tags=["Payment methods"])
 
@@ -209,24 +211,41 @@ async def change_payment_method(
 
 @router.delete(
     "/{payment_method_id}",
-    response_model=CardObject,
-    summary="Remove a card",
-    responses={202: {"model": CardObject, "description": "Accepted, not removed yet: repeat the request"}},
+    response_model=CardObject | PaymentMethodObject,
+    summary="Remove a payment method",
+    responses={
+        202: {
+            "model": CardObject | PaymentMethodObject,
+            "description": "Accepted, not removed yet: repeat the request",
+        }
+    },
 )
 async def remove_payment_method(payment_method_id: str, context: Context, caller: Caller) -> Response:
     """From the answer on nothing is paid with it. What was paid with it is captured, voided and refunded as before.
 
-    Its number is erased, and its network told. Removing it again changes nothing.
+    Its number is erased, and a card's network told. A bank account's verification is canceled; how often its amounts
+    were guessed stays counted if it is added again. Removing it again changes nothing.
     """
     method = await visible_payment_method(context, caller, payment_method_id)
-    _must_be_card(method)
-    if method["status"] == "pending":
-        raise ApiError("payment_method_pending", "The payment method is pending.")
     if method["status"] != "removed":
-        removal = CardRemoval(payment_method_id, method["token_id"])
-        await remove_card(context.temporal, removal, context.settings.wait_seconds)
+        await _remove(context, method)
     shown = await _shown(context, caller, payment_method_id)
     return JSONResponse(shown.model_dump(mode="json"), 200 if shown.status == "removed" else 202)
+
+
+async def _remove(context: ApiContext, method: Row) -> None:
+    wait_seconds = context.settings.wait_seconds
+    if method["type"] == "us_bank_account":
+        async with context.reader.connect() as connection:
+            account = await find_bank_account(connection, method["id"])
+        if account is None:
+            raise missing("payment method", method["id"])
+        removal = BankAccountRemoval(method["id"], account["bank_account_id"])
+        await remove_bank_account(context.temporal, removal, wait_seconds)
+        return
+    if method["status"] == "pending":
+        raise ApiError("payment_method_pending", "The payment method is pending.")
+    await remove_card(context.temporal, CardRemoval(method["id"], method["token_id"]), wait_seconds)
 
 
 async def _renew(context: ApiContext, method: Row, exp_year: int, exp_month: int) -> None:

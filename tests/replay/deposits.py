@@ -36,4 +36,15 @@ async def canceled(world: DepositWorld, skip: Skip) -> None:
     await world.cancel()
 
 
-DEPOSITS: tuple[Scenario, ...] = (verified_after_a_doubt, returned_after_it_was_verified, canceled)
+async def removed_with_its_account(world: DepositWorld, skip: Skip) -> None:
+    await world.start()
+    await world.post()
+    await world.remove()
+
+
+DEPOSITS: tuple[Scenario, ...] = (
+    verified_after_a_doubt,
+    returned_after_it_was_verified,
+    canceled,
+    removed_with_its_account,
+)

@@ -58,10 +58,11 @@ from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, declined, open_world
 from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
+from workflows.bank_accounts import BankAccountRemovalWorkflow
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow
 from workflows.dispute import LateNoticeWorkflow
 from workflows.invariants import InvariantWorkflow
-from workflows.messages import Resolution, ResolveRequest, RetryRequest, TokenProvisioning
+from workflows.messages import BankAccountRemoval, Resolution, ResolveRequest, RetryRequest, TokenProvisioning
 from workflows.micro_deposit import BankDayWorkflow
 from workflows.onboarding import RescreeningWorkflow
 from workflows.settlement import BreakWorkflow
@@ -74,7 +75,7 @@ SCENARIOS = (
     | {f"onboarding_{scenario.__name__}" for scenario in CASES}
     | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
     | {f"micro_deposit_{scenario.__name__}" for scenario in DEPOSITS}
-    | {"rescreening", "bank_day"}
+    | {"rescreening", "bank_day", "bank_account_removal"}
     | {"token_provisioning", "card_verification", "cards", "settlement", "invariants", "dispute_late_notice"}
 )
 
@@ -103,6 +104,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
             await _record_deposits(deposit)
     if wanted("bank_day"):
         await _record_bank_day()
+    if wanted("bank_account_removal"):
+        await _record_bank_account_removal()
     if wanted("token_provisioning"):
         await _record_provisioning()
     if wanted("card_verification"):
@@ -192,6 +195,18 @@ async def _record_bank_day() -> None:
         )
         await handle.result()
         await _save("bank_day", environment.client, handle.id)
+
+
+async def _record_bank_account_removal() -> None:
+    async with _environment() as environment, open_deposit_world(environment.client) as world:
+        handle = await environment.client.start_workflow(
+            BankAccountRemovalWorkflow.run,
+            BankAccountRemoval(world.order.payment_method_id, world.order.bank_account_id),
+            id="bank-account-removal/recorded",
+            task_queue=TaskQueue.PAYMENTS,
+        )
+        await handle.result()
+        await _save("bank_account_removal", environment.client, handle.id)
 
 
 async def _record_provisioning() -> None:

@@ -50,14 +50,17 @@ DOUBT = OriginationUnknown(FILE_ID)
 
 @dataclass
 class ScriptedBank(contracts.BankActivities, contracts.BankAccountActivities):
-    """`changes` is what was recorded, `guesses` what was compared, `erased` which accounts were forgotten."""
+    """`changes` is what was recorded, `guesses` what was compared, `erased` which accounts were forgotten, `removed`
+    which payment methods."""
 
     begins: Script = field(default_factory=lambda: Script(Begun()))
     sends: Script = field(default_factory=lambda: Script(TAKEN))
     answers: Script = field(default_factory=lambda: Script(TAKEN))
+    ends: Script = field(default_factory=lambda: Script(None))
     changes: list[MicroDepositChange] = field(default_factory=list)
     guesses: list[ConfirmAttempt] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
     @activity.defn(name="bank.begin")
     async def begin(self, order: MicroDepositOrder) -> Begun:
@@ -83,6 +86,10 @@ class ScriptedBank(contracts.BankActivities, contracts.BankAccountActivities):
         self.guesses.append(attempt)
         return ConfirmVerdict(attempt.amounts_minor == RIGHT, max(0, 3 - len(self.guesses)))
 
+    @activity.defn(name="bank.end_verification")
+    async def end_verification(self, method: contracts.PaymentMethodRef) -> None:
+        await self.ends.play(method)
+
     @activity.defn(name="bank.read_day")
     async def read_day(self) -> BankDayReport:
         return BankDayReport()
@@ -94,6 +101,10 @@ class ScriptedBank(contracts.BankActivities, contracts.BankAccountActivities):
     @activity.defn(name="vault.erase_bank_account")
     async def erase_bank_account(self, account: BankAccountRef) -> None:
         self.erased.append(account.bank_account_id)
+
+    @activity.defn(name="payment_methods.remove")
+    async def remove(self, method: contracts.PaymentMethodRef) -> None:
+        self.removed.append(method.payment_method_id)
 
     @property
     def statuses(self) -> list[str]:
@@ -144,6 +155,10 @@ class DepositWorld:
     async def guess(self, amounts: tuple[int, int], update_id: str | None = None) -> MicroDepositSnapshot:
         return await self.handle.execute_update(MicroDepositWorkflow.confirm, ConfirmDeposits(amounts), id=update_id)
 
+    async def remove(self) -> MicroDepositSnapshot:
+        """The account's removal tells its verification."""
+        return await self.handle.execute_update(MicroDepositWorkflow.account_removed, id="account_removed")
+
     async def cancel(self) -> MicroDepositSnapshot:
         return await self.handle.execute_update(MicroDepositWorkflow.cancel, CancelDeposits("changed my mind"))
 
@@ -165,11 +180,12 @@ async def open_deposit_world(client: Client) -> AsyncIterator[DepositWorld]:
         bank.inquire,
         bank.record,
         bank.confirm,
+        bank.end_verification,
         bank.read_day,
     ]
     vault: list[Callable[..., Any]] = [bank.bank_account_box, bank.erase_bank_account]
     async with (
-        payments_worker(client, [], "test"),
+        payments_worker(client, [bank.remove], "test"),
         activity_worker(client, TaskQueue.BANK, banking, "test"),
         activity_worker(client, TaskQueue.VAULT, vault, "test"),
     ):

@@ -198,6 +198,41 @@ async def test_a_canceled_verification_takes_no_guesses(deposits: DepositWorld) 
     assert deposits.bank.erased == []
 
 
+async def test_the_removal_of_its_account_ends_it(deposits: DepositWorld) -> None:
+    await deposits.start()
+    await deposits.post()
+    assert (await deposits.remove()).status is MicroDepositStatus.CANCELED
+    assert (await deposits.handle.result()).status is MicroDepositStatus.CANCELED
+    assert deposits.bank.changes[-1].reason == "bank_account_removed"
+
+
+async def test_a_removal_waits_until_it_is_known_whether_the_bank_has_the_file(deposits: DepositWorld) -> None:
+    deposits.bank.sends.then(DOUBT)
+    deposits.bank.answers.then(Fault("FileNotRebuilt", final=True))
+    await deposits.start()
+    await deposits.reached(MicroDepositStatus.ORIGINATION_IN_DOUBT)
+    removal = asyncio.create_task(deposits.remove())
+    async with asyncio.timeout(30):
+        while (await deposits.handle.describe()).typed_search_attributes.get(NEEDS_ATTENTION) != "bank.inquire":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert not removal.done()
+    deposits.bank.answers.then(TAKEN)
+    await deposits.handle.execute_update(MicroDepositWorkflow.retry, RetryRequest("ada", "bank.inquire"))
+    assert (await removal).status is MicroDepositStatus.CANCELED
+    assert deposits.bank.statuses == ["initiating", "origination_in_doubt", "sent", "canceled"]
+
+
+async def test_a_verification_that_is_over_stays_what_it_is_when_its_account_is_removed(
+    deposits: DepositWorld,
+) -> None:
+    await deposits.start()
+    await deposits.post()
+    await deposits.guess(RIGHT)
+    assert (await deposits.remove()).status is MicroDepositStatus.VERIFIED
+    await deposits.give_back("R10")
+    assert (await deposits.handle.result()).status is MicroDepositStatus.RETURNED
+
+
 async def test_what_is_being_sent_cannot_be_canceled(deposits: DepositWorld) -> None:
     deposits.bank.sends.then(DOUBT)
     deposits.bank.answers.then(Fault("FileNotRebuilt", final=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from typing import Any
 
@@ -26,10 +27,9 @@ async def bank(platform: Access, operator: Shop) -> Bank:
     return Bank(platform, operator)
 
 
-async def _add(shop: Shop, number: str | None = None, **fields: Any) -> httpx.Response:
-    user = await shop.add_user()
+async def _add(shop: Shop, number: str | None = None, *, user: str | None = None, **fields: Any) -> httpx.Response:
     body = {
-        "user": user["id"],
+        "user": user or (await shop.add_user())["id"],
         "routing_number": ROUTING_NUMBER,
         "account_number": number or f"5{secrets.randbelow(10**9):09d}",
         "account_type": "checking",
@@ -199,6 +199,62 @@ async def test_a_verification_can_be_canceled_once_sent(shop: Shop) -> None:
     assert (response.status_code, response.json()["status"]) == (200, "canceled"), response.text
     again = await shop.post(f"/v1/payment_methods/{added['id']}/micro_deposits/cancel")
     assert (again.status_code, again.json()["error"]["code"]) == (409, "micro_deposit_unexpected_state")
+
+
+async def _remove(shop: Shop, method_id: str) -> Json:
+    response = await shop.http.delete(f"/v1/payment_methods/{method_id}")
+    assert response.status_code == 200, response.text
+    removed: Json = response.json()
+    return removed
+
+
+async def _erased(database: AsyncEngine, method_id: str) -> bool:
+    async with database.connect() as connection:
+        return bool(await connection.scalar(_ERASED, {"id": method_id}))
+
+
+_ERASED = text("""
+SELECT erased_at IS NOT NULL AND number_ciphertext IS NULL FROM vault.bank_accounts account
+JOIN platform.payment_methods method ON method.bank_account_id = account.id WHERE method.id = :id
+""")
+
+
+async def test_a_removed_bank_account_ends_its_verification_and_is_erased_and_its_history_stays(
+    shop: Shop, database: AsyncEngine
+) -> None:
+    added = (await _add(shop)).json()
+    sent = await _sent(shop, added["id"])
+    removed = await _remove(shop, added["id"])
+    assert (removed["status"], removed["removed"] is not None) == ("removed", True)
+    canceled = await _status(shop, added["id"], "canceled")
+    assert (canceled["id"], canceled["reason"]) == (sent["id"], "bank_account_removed")
+    await until(lambda: _erased(database, added["id"]), bool)
+    assert (await shop.get("/v1/payment_methods", user=added["user"]))["data"] == []
+    assert (await _remove(shop, added["id"])) == removed
+    again = await shop.post(f"/v1/payment_methods/{added['id']}/micro_deposits")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "bank_account_unusable")
+    async with database.connect() as connection:
+        assert await connection.scalar(_AMOUNTS_KEPT, {"id": sent["id"]}) == 0
+
+
+_AMOUNTS_KEPT = text("SELECT count(*) FROM bank.amounts WHERE micro_deposit_id = :id")
+
+
+async def test_removing_and_adding_an_account_again_resets_no_lock(
+    shop: Shop, bank: Bank, database: AsyncEngine
+) -> None:
+    number, user = f"7{secrets.randbelow(10**9):09d}", (await shop.add_user())["id"]
+    seen = set()
+    for _ in range(3):
+        added = (await _add(shop, number, user=user)).json()
+        seen.add(added["id"])
+        await _sent(shop, added["id"])
+        await _remove(shop, added["id"])
+        await until(functools.partial(_erased, database, added["id"]), bool)
+    assert len(seen) == 3, "a removed account came back"
+    added = (await _add(shop, number, user=user)).json()
+    locked = await shop.post(f"/v1/payment_methods/{added['id']}/micro_deposits")
+    assert (locked.status_code, locked.json()["error"]["code"]) == (409, "bank_account_locked")
 
 
 async def test_support_sees_the_amounts_with_a_reason_and_a_record_and_nobody_else_does(

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from activities.bank import DepositWorkflows
 from bank import store
 from bank.client import BankClient
 from bank.files import Originator
@@ -25,6 +26,8 @@ from domain.micro_deposits import (
     BeginRefusal,
     ConfirmAttempt,
     ConfirmVerdict,
+    DepositReturned,
+    DepositsPosted,
     MicroDepositChange,
     MicroDepositEvent,
     MicroDepositOrder,
@@ -49,6 +52,21 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+@dataclass(slots=True)
+class Workflows(DepositWorkflows):
+    """What the workflows would hear. Of `ended` verifications none runs any more."""
+
+    ended: set[str] = field(default_factory=set)
+    told: list[DepositsPosted | DepositReturned] = field(default_factory=list)
+
+    async def tell(self, news: DepositsPosted | DepositReturned) -> bool:
+        self.told.append(news)
+        return news.micro_deposit_id not in self.ended
+
+    async def account_removed(self, micro_deposit_id: str) -> None:
+        raise AssertionError("no account was removed")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from bank.store import Amounts, same_amounts
 from domain.ids import effect_key
 from domain.micro_deposits import BeginRefusal, ConfirmAttempt, MicroDepositEvent
 from ledger.micro_deposits import MicroDepositBooks
-from tests.integration.bank.rig import BankRig
+from tests.integration.bank.rig import BankRig, Workflows
 
 
 async def test_the_amounts_are_taken_in_any_order(rig: BankRig) -> None:
@@ -181,10 +181,7 @@ async def test_nothing_is_begun_for_whose_wallet_is_being_closed(rig: BankRig) -
         closing = text("UPDATE platform.users SET closing_at = now() WHERE id = :user")
         await connection.execute(closing, {"user": order.user_id})
 
-    async def tell(_: object) -> None:
-        raise AssertionError("nothing was sent")
-
-    activities = BankActivities(rig.engine, rig.gateway, MicroDepositBooks(rig.engine), tell)
+    activities = BankActivities(rig.engine, rig.gateway, MicroDepositBooks(rig.engine), Workflows())
     assert (await activities.begin(order)).refusal is BeginRefusal.USER_CLOSED
     async with rig.engine.connect() as connection:
         found = text("SELECT count(*) FROM bank.micro_deposits WHERE id = :id")

@@ -21,8 +21,18 @@ _FACTS = {
     "event": "refresh_token_reused",
     "when": "2026-11-22 23:40 UTC",
     "expiry": "12/2034",
+    "arrives": "2026-11-24",
+    "why": "expired",
 }
 # Of a payment, or of who may get at the account.
+_OF_BANK_ACCOUNTS = frozenset(
+    {
+        Kind.DEPOSITS_SENT,
+        Kind.BANK_ACCOUNT_VERIFIED,
+        Kind.BANK_ACCOUNT_NOT_VERIFIED,
+        Kind.BANK_ACCOUNT_REVOKED,
+    }
+)
 _OF_ACCESS = frozenset({Kind.CONTACT_CODE, Kind.CONTACT_KNOWN, Kind.SECURITY_NOTICE})
 
 _ALL = [
@@ -52,6 +62,9 @@ def test_every_kind_renders_on_every_channel_in_every_language(kind: Kind, chann
     content = _rendered(kind, channel, locale)
     if kind is Kind.CARD_EXPIRING:
         assert "12/2034" in content.body
+    elif kind in _OF_BANK_ACCOUNTS:
+        assert "4242" in content.title + content.body
+        assert "1050" not in content.body
     elif kind not in _OF_ACCESS:
         assert "1050.00 EUR" in content.title + content.body
         assert "Fish & <Chips>" in content.title + content.body
@@ -59,6 +72,13 @@ def test_every_kind_renders_on_every_channel_in_every_language(kind: Kind, chann
     assert (content.html is not None) == (channel is ChannelName.EMAIL)
     assert "{{" not in content.body
     assert "  " not in content.body
+
+
+@pytest.mark.parametrize("locale", sorted(LANGUAGES))
+def test_each_reason_why_an_account_was_not_verified_is_told_in_words_of_its_own(locale: str) -> None:
+    reasons = ("refused", "attempts_exceeded", "locked", "expired", "returned")
+    told = {_rendered(Kind.BANK_ACCOUNT_NOT_VERIFIED, ChannelName.PUSH, locale, why=why).body for why in reasons}
+    assert len(told) == len(reasons)
 
 
 @pytest.mark.parametrize(("kind", "channel", "locale"), _ALL)
