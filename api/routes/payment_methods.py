@@ -211,11 +211,11 @@ async def change_payment_method(
 
 @router.delete(
     "/{payment_method_id}",
-    response_model=CardObject | PaymentMethodObject,
+    response_model=CardObject | BankAccountObject,
     summary="Remove a payment method",
     responses={
         202: {
-            "model": CardObject | PaymentMethodObject,
+            "model": CardObject | BankAccountObject,
             "description": "Accepted, not removed yet: repeat the request",
         }
     },
