@@ -446,12 +446,22 @@ class DestroyedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class CardRef:
+    payment_method_id: str
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class UserTokens:
-    """The vault's tokens of a user's cards, and the ids of the bank accounts that it keeps for the user."""
+    """What the vault keeps for a user. `cards` are still to be removed, each by its own workflow; `token_ids` are of
+    cards whose records were removed without the network's being told (closures of before), `bank_account_ids` of bank
+    accounts.
+    """
 
     user_id: str
     token_ids: tuple[str, ...]
     bank_account_ids: tuple[str, ...] = ()
+    cards: tuple[CardRef, ...] = ()
 
 
 class PersonalKeyActivities(Protocol):

@@ -9,6 +9,7 @@ from temporalio import activity
 
 from activities import contracts
 from activities.contracts import (
+    CardRef,
     DestroyedKey,
     IdentityCheck,
     KeyLoan,
@@ -18,6 +19,7 @@ from activities.contracts import (
     UserTokens,
 )
 from activities.errors import translated
+from documents.evidence import file_key, manifest_key
 from documents.storage import DocumentStorage
 from domain.closure import Closed, CloseOrder, ClosureOrder, Erased, EraseOrder, Obstacles
 from domain.ids import onboarding_document_key
@@ -93,9 +95,11 @@ class ClosureActivities(contracts.ClosureActivities):
     async def shut(self, user: UserRef) -> UserTokens:
         with translated():
             await self._closures.shut(user.user_id)
-            tokens = await self._closures.tokens(user.user_id)
             bank_accounts = await self._closures.bank_accounts(user.user_id)
-            return UserTokens(user.user_id, tuple(tokens), tuple(bank_accounts))
+            cards = await self._closures.cards(user.user_id)
+            return UserTokens(
+                user.user_id, (), tuple(bank_accounts), tuple(CardRef(card.id, card.token_id) for card in cards)
+            )
 
     @activity.defn(name="closure.end_onboarding")
     async def end_onboarding(self, user: UserRef) -> None:
@@ -112,6 +116,11 @@ class ClosureActivities(contracts.ClosureActivities):
         with translated():
             for document_id in await self._closures.documents(order.user_id):
                 await self._documents.delete(onboarding_document_key(order.user_id, document_id))
+            for dispute in await self._closures.evidence(order.user_id):
+                for file_id in dispute.files:
+                    await self._documents.delete(file_key(dispute.id, file_id))
+                for submission in range(1, dispute.submissions + 1):
+                    await self._documents.delete(manifest_key(dispute.id, submission))
             return await self._closures.erase(order)
 
 

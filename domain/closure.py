@@ -27,9 +27,13 @@ class ClosureOrder:
 
 @dataclass(frozen=True, slots=True)
 class Obstacles:
-    """What is still open, each with how many there are: `payments:2`, `disputes:1`, `refunds:1`, `balances:1`."""
+    """What is still open, each with how many there are: `payments:2`, `disputes:1`, `refunds:1`, `balances:1`.
+
+    `registering` are the tokens of cards that the network is still being told of (`cards:1`).
+    """
 
     open: tuple[str, ...]
+    registering: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.closure import Closed, CloseOrder, ClosureOrder, Erased, EraseOrder, Obstacles
 from domain.errors import NotFound
 from onboarding.cases import reaching
+from store.payment_methods import remove_payment_method
 
 
 class Closures:
@@ -39,9 +41,10 @@ class Closures:
         """What is still open of the user's money; kept in the row, so that whoever asks sees what is waited for."""
         async with reaching(self._engine) as connection:
             counted = (await connection.execute(_OPEN, {"user": user_id})).mappings().one()
+            registering = tuple((await connection.execute(_REGISTERING, {"user": user_id})).scalars())
             found = tuple(f"{what}:{count}" for what, count in counted.items() if count)
             await connection.execute(_WAIT_FOR, {"user": user_id, "what": list(found)})
-        return Obstacles(found)
+        return Obstacles(found, registering)
 
     async def withdraw(self, user_id: str) -> None:
         """The closure did not happen: the user may pay again."""
@@ -49,14 +52,16 @@ class Closures:
             await _all(connection, (_WITHDRAW, _UNFREEZE), user_id)
 
     async def shut(self, user_id: str) -> None:
-        """Ends sessions, payment methods and what the user is notified by. Repeating this changes nothing."""
+        """Ends sessions, bank accounts and what the user is notified by. Repeating this changes nothing."""
         async with reaching(self._engine) as connection:
             await _all(connection, _SHUT, user_id)
+            for method_id in (await connection.execute(_STANDING_BANK_ACCOUNTS, {"user": user_id})).scalars().all():
+                await remove_payment_method(connection, method_id)
 
-    async def tokens(self, user_id: str) -> list[str]:
-        """The vault's tokens of the user's cards."""
+    async def cards(self, user_id: str) -> list[Row[Any]]:
+        """The user's cards that are not removed (`id`, `token_id`): each is to be taken from vault and network, too."""
         async with reaching(self._engine) as connection:
-            return list((await connection.execute(_TOKENS, {"user": user_id})).scalars())
+            return list((await connection.execute(_CARDS, {"user": user_id})).all())
 
     async def bank_accounts(self, user_id: str) -> list[str]:
         """The ids of the user's bank accounts in the vault."""
@@ -82,6 +87,11 @@ class Closures:
         async with reaching(self._engine) as connection:
             return list((await connection.execute(_DOCUMENTS, {"user": user_id})).scalars())
 
+    async def evidence(self, user_id: str) -> list[Row[Any]]:
+        """The user's disputes with the ids of their `files` and how often they were answered (`submissions`)."""
+        async with reaching(self._engine) as connection:
+            return list((await connection.execute(_EVIDENCE, {"user": user_id})).all())
+
     async def erase(self, order: EraseOrder) -> Erased:
         """Overwrites what is personal in the platform's rows, and certifies it, in one transaction.
 
@@ -92,6 +102,7 @@ class Closures:
             row = (await connection.execute(_CERTIFICATE, {"user": order.user_id})).one_or_none()
             if row is None:
                 parameters = {"user": order.user_id, "now": order.erased_at, "key": order.key_id}
+                await _forget_answers(connection, order.user_id)
                 for statement in _ERASE:
                     await connection.execute(statement, parameters)
                 row = (await connection.execute(_CERTIFICATE, {"user": order.user_id})).one()
@@ -101,6 +112,20 @@ class Closures:
 async def _all(connection: AsyncConnection, statements: Sequence[TextClause], user_id: str) -> None:
     for statement in statements:
         await connection.execute(statement, {"user": user_id})
+
+
+async def _forget_answers(connection: AsyncConnection, user_id: str) -> None:
+    """Answers that are kept for repetitions show the user as they were, and digests of requests could be guessed.
+
+    Those to the account's keys are looked through page by page: an account may have millions, and a statement has
+    seconds.
+    """
+    await connection.execute(_FORGET_OWN_ANSWERS, {"user": user_id})
+    ids = list((await connection.execute(_NAMES_OF, {"user": user_id})).scalars())
+    after: str | None = ""
+    while after is not None:
+        page = {"user": user_id, "ids": ids, "after": after, "limit": _ANSWERS_AT_ONCE}
+        after = (await connection.execute(_FORGET_ANSWERS, page)).scalar_one()
 
 
 _FREEZE = text("""
@@ -125,7 +150,13 @@ SELECT
     (SELECT count(*) FROM bank.micro_deposits WHERE user_id = :user
         AND status IN ('initiating', 'sent', 'awaiting_confirmation', 'origination_in_doubt')) AS micro_deposits,
     (SELECT count(*) FROM ledger.accounts WHERE id LIKE 'user:' || :user || ':%'
-        AND (debits_posted <> credits_posted OR debits_pending <> 0 OR credits_pending <> 0)) AS balances
+        AND (debits_posted <> credits_posted OR debits_pending <> 0 OR credits_pending <> 0)) AS balances,
+    (SELECT count(*) FROM platform.payment_methods WHERE user_id = :user AND type = 'card' AND status = 'pending')
+        AS cards
+""")
+
+_REGISTERING = text("""
+SELECT token_id FROM platform.payment_methods WHERE user_id = :user AND type = 'card' AND status = 'pending' ORDER BY id
 """)
 
 _WAIT_FOR = text("UPDATE onboarding.closures SET waiting_for = :what WHERE user_id = :user AND status = 'waiting'")
@@ -147,11 +178,16 @@ _SHUT = (
     """),
     text("DELETE FROM identity.passwords WHERE user_id = :user"),
     text("DELETE FROM identity.contacts WHERE user_id = :user"),
-    text("UPDATE platform.payment_methods SET status = 'removed' WHERE user_id = :user AND status <> 'removed'"),
     text("DELETE FROM notify.push_tokens WHERE user_id = :user"),
 )
 
-_TOKENS = text("SELECT token_id FROM platform.payment_methods WHERE user_id = :user AND token_id IS NOT NULL")
+_CARDS = text("""
+SELECT id, token_id FROM platform.payment_methods WHERE user_id = :user AND type = 'card' AND status <> 'removed'
+ORDER BY id
+""")
+_STANDING_BANK_ACCOUNTS = text("""
+SELECT id FROM platform.payment_methods WHERE user_id = :user AND bank_account_id IS NOT NULL AND status <> 'removed'
+""")
 
 _BANK_ACCOUNTS = text("""
 SELECT bank_account_id FROM platform.payment_methods WHERE user_id = :user AND bank_account_id IS NOT NULL
@@ -169,6 +205,42 @@ SELECT closed_at, erase_after FROM onboarding.closures WHERE user_id = :user AND
 _DOCUMENTS = text("SELECT id FROM onboarding.documents WHERE user_id = :user ORDER BY id")
 _CERTIFICATE = text("SELECT * FROM onboarding.erasure_certificates WHERE user_id = :user")
 
+_EVIDENCE = text("""
+SELECT disputes.id, disputes.submissions,
+    ARRAY(SELECT id FROM platform.dispute_files WHERE dispute_id = disputes.id) AS files
+FROM platform.disputes JOIN platform.payments ON payments.id = disputes.payment_id
+WHERE payments.user_id = :user ORDER BY disputes.id
+""")
+
+_ANSWERS_AT_ONCE = 2000
+_FORGET_OWN_ANSWERS = text("""
+UPDATE platform.idempotency_keys
+SET response_status = NULL, response_body = NULL, request_hash = decode(repeat('00', 32), 'hex')
+WHERE principal = :user
+""")
+_NAMES_OF = text("""
+SELECT id FROM platform.users WHERE id = :user
+UNION ALL SELECT id FROM platform.payments WHERE user_id = :user
+UNION ALL SELECT id FROM platform.payment_methods WHERE user_id = :user
+""")
+# The last key of the page, or NULL when it was the last page.
+_FORGET_ANSWERS = text("""
+WITH page AS (
+    SELECT principal, key, resource_id, response_body FROM platform.idempotency_keys
+    WHERE principal = (SELECT account_id FROM platform.users WHERE id = :user) AND key > :after
+    ORDER BY key LIMIT :limit
+), forgotten AS (
+    UPDATE platform.idempotency_keys AS answered
+    SET response_status = NULL, response_body = NULL, request_hash = decode(repeat('00', 32), 'hex')
+    FROM page
+    WHERE answered.principal = page.principal AND answered.key = page.key
+        AND (page.resource_id = ANY(:ids) OR ARRAY(
+            SELECT found[1] FROM regexp_matches(page.response_body::text, '((usr|pay|pm)_[a-z2-7]{24})', 'g') AS found
+        ) && CAST(:ids AS text[]))
+)
+SELECT CASE WHEN count(*) = :limit THEN max(key) END FROM page
+""")
+
 _ERASE = (
     text("UPDATE onboarding.documents SET erased_at = :now WHERE user_id = :user AND erased_at IS NULL"),
     text("""
@@ -181,10 +253,43 @@ _ERASE = (
         OR registration_id IN (SELECT id FROM identity.registrations WHERE user_id = :user)
     """),
     text("DELETE FROM identity.registrations WHERE user_id = :user"),
-    # Answers that are kept for repetitions show the user as they were.
+    text("DELETE FROM identity.former_contacts WHERE user_id = :user"),
+    # What apps and people call their devices. The rows stay where they keep a key from coming back.
     text("""
-    UPDATE platform.idempotency_keys SET response_status = NULL, response_body = NULL
-    WHERE resource_id = :user OR principal = :user
+    DELETE FROM identity.refresh_tokens WHERE session_id IN (SELECT id FROM identity.sessions WHERE user_id = :user)
+    """),
+    text("DELETE FROM identity.sessions WHERE user_id = :user"),
+    text("UPDATE identity.passkeys SET name = 'erased' WHERE user_id = :user"),
+    text("UPDATE identity.devices SET name = 'erased', attestation = NULL, attested = 'none' WHERE user_id = :user"),
+    text("UPDATE platform.payment_methods SET label = NULL WHERE user_id = :user AND label IS NOT NULL"),
+    text("""
+    UPDATE bank.files SET receiver_name = 'erased'
+    WHERE micro_deposit_id IN (SELECT id FROM bank.micro_deposits WHERE user_id = :user)
+    """),
+    # What people wrote about the user's case and payments.
+    text("UPDATE onboarding.events SET reasons = '{erased}' WHERE user_id = :user AND cardinality(reasons) > 0"),
+    text("""
+    UPDATE platform.payments SET metadata = '{}',
+        status_reason = CASE WHEN status IN ('voided', 'canceled') THEN 'erased' ELSE status_reason END
+    WHERE user_id = :user
+    """),
+    text("""
+    UPDATE platform.outbox SET data = data - 'reason'
+    WHERE subject_id IN (SELECT id FROM platform.payments WHERE user_id = :user)
+        AND type IN ('payment.voided', 'payment.canceled')
+    """),
+    text("""
+    UPDATE platform.refunds SET reason = NULL
+    WHERE reason IS NOT NULL AND payment_id IN (SELECT id FROM platform.payments WHERE user_id = :user)
+    """),
+    text("""
+    UPDATE platform.disputes SET texts = '{}'
+    WHERE texts <> '{}' AND payment_id IN (SELECT id FROM platform.payments WHERE user_id = :user)
+    """),
+    text("""
+    UPDATE platform.dispute_files SET name = 'erased' WHERE dispute_id IN (
+        SELECT disputes.id FROM platform.disputes JOIN platform.payments ON payments.id = disputes.payment_id
+        WHERE payments.user_id = :user)
     """),
     text("""
     UPDATE platform.users SET name = 'erased', email = NULL, phone = NULL, locale = 'en', tier = 'unverified',

@@ -5,18 +5,24 @@ The wait for the end of the retention is a timer of this workflow, so that nobod
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.contracts import ClosureActivities, PersonalKeyActivities, UserRef
+    from activities.contracts import CardRef, ClosureActivities, PersonalKeyActivities, UserRef
     from domain.closure import CloseOrder, ClosureOrder, ClosureStatus, Erased, EraseOrder, Obstacles
+    from domain.ids import provisioning_workflow_id, removal_workflow_id
     from temporal.search_attributes import ACCOUNT_ID, CLOSURE_STATUS
+    from workflows.cards import CardRemovalWorkflow
+    from workflows.messages import CardRemoval, TokenProvisioning
     from workflows.onboarding_messages import ClosureSnapshot, WithdrawRequest
     from workflows.options import OBSTACLE_INTERVAL, ONBOARDING_CALL, PERSONAL_KEY_CALL
     from workflows.steps import DurableSteps
+    from workflows.token_lifecycle import TokenProvisioningWorkflow
     from workflows.updates import named_update
 
 
@@ -67,6 +73,8 @@ class ClosureWorkflow(DurableSteps):
             if not found.open and not self._withdrawn:
                 self._decided = True
                 return True
+            for token_id in found.registering:
+                await _register(token_id)
             try:
                 await workflow.wait_condition(lambda: self._withdrawn, timeout=OBSTACLE_INTERVAL)
             except TimeoutError:
@@ -85,6 +93,8 @@ class ClosureWorkflow(DurableSteps):
             "closure.shut",
             lambda: workflow.execute_activity_method(ClosureActivities.shut, self._user, **ONBOARDING_CALL),
         )
+        for card in tokens.cards:
+            await _remove(card)
         await self._until_done(
             "vault.remove_tokens",
             lambda: workflow.execute_activity_method(PersonalKeyActivities.remove_tokens, tokens, **PERSONAL_KEY_CALL),
@@ -147,3 +157,29 @@ class ClosureWorkflow(DurableSteps):
         workflow.upsert_search_attributes([CLOSURE_STATUS.value_set(status)])
         waits = f", waits for {', '.join(self._waiting_for)}" if self._waiting_for else ""
         workflow.set_current_details(f"**{status}**{waits}{more}")
+
+
+async def _remove(card: CardRef) -> None:
+    """Begins the card's own removal, unless its user has. It outlives this workflow: the network may take hours, and
+    whoever leaves need not wait for it."""
+    with contextlib.suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            CardRemovalWorkflow.run,
+            CardRemoval(card.payment_method_id, card.token_id),
+            id=removal_workflow_id(card.payment_method_id),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )
+
+
+async def _register(token_id: str) -> None:
+    """A card that the network may or may not know cannot be taken from it: its registration is brought to an end, also
+    where whoever began it is gone."""
+    with contextlib.suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            TokenProvisioningWorkflow.run,
+            TokenProvisioning(token_id),
+            id=provisioning_workflow_id(token_id),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from domain.ids import removal_workflow_id
 from tests.support.onboarding_world import CLEAR, FAILED, HIT, RETENTION, OnboardingWorld
 from tests.support.world import Fault
 from workflows.closure import ClosureWorkflow
@@ -44,5 +45,17 @@ async def closed_and_erased(world: OnboardingWorld) -> None:
     await world.closure.result()
 
 
+async def closed_with_cards(world: OnboardingWorld) -> None:
+    """A card is still being registered when the wallet is to be closed; then it is removed with another one."""
+    cards = [await world.add_method("pending"), await world.add_method()]
+    await world.start_closure()
+    await world.closure.execute_update(ClosureWorkflow.decide)
+    await world.environment.sleep(timedelta(hours=2))
+    for card in cards:
+        await world.client.get_workflow_handle(removal_workflow_id(card)).result()
+    await world.environment.sleep(RETENTION + timedelta(days=1))
+    await world.closure.result()
+
+
 CASES: tuple[Scenario, ...] = (rejected_appealed_hit_and_expired,)
-CLOSURES: tuple[Scenario, ...] = (closed_and_erased,)
+CLOSURES: tuple[Scenario, ...] = (closed_and_erased, closed_with_cards)

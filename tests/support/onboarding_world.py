@@ -19,9 +19,17 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.contracts import DestroyedKey, IdentityCheck, KeyLoan, Rescreened, RescreeningPage, UserRef, UserTokens
 from activities.onboarding import ClosureActivities
+from activities.payment_methods import PaymentMethodActivities
 from documents.storage import DocumentStorage
 from domain.closure import ClosureOrder
-from domain.ids import ONBOARDING_DOCUMENT, PERSONAL_KEY, closure_workflow_id, new_id, onboarding_workflow_id
+from domain.ids import (
+    ONBOARDING_DOCUMENT,
+    PAYMENT_METHOD,
+    PERSONAL_KEY,
+    closure_workflow_id,
+    new_id,
+    onboarding_workflow_id,
+)
 from domain.onboarding import (
     Checked,
     CheckOutcome,
@@ -34,6 +42,7 @@ from domain.onboarding import (
 from onboarding.cases import Cases
 from onboarding.closures import Closures
 from temporal.task_queues import TaskQueue
+from tests.support.card_world import CardOutside, ScriptedCardNetwork, ScriptedCardVault
 from tests.support.persons import AddedUser, add_user
 from tests.support.world import Script
 from workers.registry import activity_worker, payments_worker
@@ -67,6 +76,8 @@ class _Outside:
         self.checks = Script(CLEAR)
         self.recording = Script(None)
         self.steps: list[str] = []
+        self.removed: list[UserTokens] = []
+        self.cards = CardOutside()
 
     @activity.defn(name="onboarding.record")
     async def record(self, change: OnboardingChange) -> None:
@@ -101,6 +112,7 @@ class _Outside:
     @activity.defn(name="vault.remove_tokens")
     async def remove_tokens(self, tokens: UserTokens) -> None:
         self.steps.append("remove_tokens")
+        self.removed.append(tokens)
 
 
 class _NoFiles(DocumentStorage):
@@ -187,6 +199,19 @@ class OnboardingWorld:
                     return
                 await asyncio.sleep(0.02)
 
+    async def add_method(self, status: str = "active", *, bank_account: bool = False) -> str:
+        """A card of the user's, or a bank account; its id."""
+        method_id = new_id(PAYMENT_METHOD)
+        values = {"id": method_id, "user": self.user.user_id, "account": self.user.account_id, "status": status}
+        async with self.engine.begin() as connection:
+            await connection.execute(_ADD_BANK_ACCOUNT if bank_account else _ADD_CARD, values)
+        return method_id
+
+    async def method(self, method_id: str) -> Row:
+        query = text("SELECT * FROM platform.payment_methods WHERE id = :id")
+        async with self.engine.connect() as connection:
+            return dict((await connection.execute(query, {"id": method_id})).mappings().one())
+
     async def start_closure(self) -> None:
         await self.client.start_workflow(
             ClosureWorkflow.run,
@@ -240,10 +265,14 @@ async def open_onboarding_world(
     ]
     onboarding += [closures.withdraw, closures.shut, closures.end_onboarding, closures.close, closures.erase]
     vault: list[Callable[..., Any]] = [outside.lend, outside.retire, outside.destroy, outside.remove_tokens]
+    methods, cards = PaymentMethodActivities(engine), outside.cards
+    card_vault, network = ScriptedCardVault(cards), ScriptedCardNetwork(cards)
+    vault += [card_vault.provisioning_box, card_vault.activate_token, card_vault.device_box, card_vault.delete_token]
     async with (
-        payments_worker(client, [], "test"),
+        payments_worker(client, [methods.remove, methods.activate], "test"),
         activity_worker(client, TaskQueue.ONBOARDING, onboarding, "test"),
         activity_worker(client, TaskQueue.VAULT, vault, "test"),
+        activity_worker(client, TaskQueue.NETWORK, [network.provision, network.deprovision], "test"),
     ):
         yield OnboardingWorld(environment, engine, await add_user(engine), outside, files)
 
@@ -256,5 +285,16 @@ _DESTROY_KEY = text("""
 UPDATE vault.personal_keys SET wrapped_by = NULL, iv = NULL, wrapped_key = NULL,
     destroyed_at = coalesce(destroyed_at, now())
 WHERE user_id = :user RETURNING id
+""")
+_ADD_CARD = text("""
+INSERT INTO platform.payment_methods (
+    id, account_id, user_id, token_id, brand, bin, last4, exp_month, exp_year, status, removed_at)
+VALUES (:id, :account, :user, 'tok_' || :id, 'visa', '424242', '4242', 12, 2034, :status,
+    CASE WHEN :status = 'removed' THEN now() END)
+""")
+_ADD_BANK_ACCOUNT = text("""
+INSERT INTO platform.payment_methods (
+    id, account_id, user_id, type, last4, status, bank_account_id, routing_number, account_type)
+VALUES (:id, :account, :user, 'us_bank_account', '6789', :status, 'ba_' || :id, '021000021', 'checking')
 """)
 _EVENTS = text("SELECT event FROM onboarding.events WHERE user_id = :user ORDER BY sequence")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -14,8 +15,14 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
 from domain.closure import ClosureStatus
+from domain.ids import removal_workflow_id
+from domain.outcomes import Acknowledged
+from temporal.task_queues import TaskQueue
 from tests.support.onboarding_world import RETENTION, OnboardingWorld, open_onboarding_world
+from tests.support.world import NOW
+from workflows.cards import CardRemovalWorkflow
 from workflows.closure import ClosureWorkflow
+from workflows.messages import CardRemoval
 from workflows.onboarding_messages import WithdrawRequest
 
 
@@ -63,6 +70,60 @@ async def test_what_is_personal_is_overwritten_and_the_rest_stays(world: Onboard
         query = text("SELECT count(*) FROM platform.payments WHERE user_id = :user")
         assert await connection.scalar(query, {"user": world.user.user_id}) == 1
     assert (await world.events())[-1] == "closed"
+
+
+async def test_each_card_is_removed_as_its_user_would_and_the_network_is_told(world: OnboardingWorld) -> None:
+    cards = [await world.add_method() for _ in range(2)]
+    bank_account = await world.add_method(bank_account=True)
+    gone = await world.add_method("removed")
+    await world.start_closure()
+    await world.environment.sleep(timedelta(hours=1))
+    for card in cards:
+        await world.client.get_workflow_handle(removal_workflow_id(card)).result()
+    assert {(await world.method(method))["status"] for method in (*cards, bank_account)} == {"removed"}
+    network, vault = world.outside.cards.deprovision.calls, world.outside.cards.delete.calls
+    assert sorted(told.effect_key for told in network) == sorted(f"tok_{card}:deprovision:1" for card in cards)
+    assert sorted(token.token_id for token in vault) == sorted(f"tok_{card}" for card in cards)
+    # What was removed before has been told of before; a bank account has no network.
+    [tokens] = world.outside.removed
+    assert (tokens.token_ids, tokens.bank_account_ids) == ((), (f"ba_{bank_account}",))
+    assert gone not in [card.payment_method_id for card in tokens.cards]
+
+
+async def test_a_removal_that_is_under_way_is_left_to_itself(world: OnboardingWorld) -> None:
+    card = await world.add_method()
+    told = asyncio.Event()
+
+    async def slow(_: object) -> Acknowledged:
+        await told.wait()
+        return Acknowledged(NOW)
+
+    world.outside.cards.deprovision.then(slow)
+    removal = await world.client.start_workflow(
+        CardRemovalWorkflow.run,
+        CardRemoval(card, f"tok_{card}"),
+        id=removal_workflow_id(card),
+        task_queue=TaskQueue.PAYMENTS,
+    )
+    await world.start_closure()
+    await world.closure.execute_update(ClosureWorkflow.decide)
+    async with asyncio.timeout(30):
+        while (await world.closure_row())["status"] != "closed":  # noqa: ASYNC110 - a row has no event to wait for
+            await asyncio.sleep(0.02)
+    told.set()
+    await removal.result()
+    assert len(world.outside.cards.deprovision.calls) == 1
+
+
+async def test_a_card_that_is_being_registered_is_registered_first_and_then_removed(world: OnboardingWorld) -> None:
+    card = await world.add_method("pending")
+    await world.start_closure()
+    snapshot = await world.closure.execute_update(ClosureWorkflow.decide)
+    assert snapshot.waiting_for == ("cards:1",)
+    await world.environment.sleep(timedelta(hours=2))
+    await world.client.get_workflow_handle(removal_workflow_id(card)).result()
+    assert len(world.outside.cards.provision.calls) == len(world.outside.cards.deprovision.calls) == 1
+    assert (await world.closure_row())["status"] == "closed"
 
 
 async def test_it_waits_for_open_money_and_goes_on_by_itself(world: OnboardingWorld) -> None:
