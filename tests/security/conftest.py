@@ -1,3 +1,3 @@
-from tests.support.platform_fixtures import database, network, operator, sandbox, shop, temporal
+from tests.support.platform_fixtures import app, bank, database, network, operator, sandbox, shop, temporal
 
-__all__ = ["database", "network", "operator", "sandbox", "shop", "temporal"]
+__all__ = ["app", "bank", "database", "network", "operator", "sandbox", "shop", "temporal"]

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from store.engine import create_engine
+from tests.support.app import App
+from tests.support.bank import Bank
 from tests.support.platform import Access
 from tests.support.shop import Network, Sandbox, Shop
 
@@ -49,6 +51,19 @@ async def sandbox(platform: Access) -> AsyncIterator[Sandbox]:
     sandbox = Sandbox(platform)
     yield sandbox
     await sandbox.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def app(platform: Access, database: AsyncEngine, shop: Shop, sandbox: Sandbox) -> AsyncIterator[App]:
+    """The app of the module's own account."""
+    app = await App.of(platform, database, shop.account_id, sandbox)
+    yield app
+    await app.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def bank(platform: Access, operator: Shop) -> Bank:
+    return Bank(platform, operator)
 
 
 @pytest_asyncio.fixture(scope="session")

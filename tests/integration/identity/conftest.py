@@ -1,21 +1,3 @@
-from __future__ import annotations
+from tests.support.platform_fixtures import app, database, network, sandbox, shop, temporal
 
-from collections.abc import AsyncIterator
-
-import pytest_asyncio
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from tests.support.app import App
-from tests.support.platform import Access
-from tests.support.platform_fixtures import database, network, sandbox, shop, temporal
-from tests.support.shop import Sandbox, Shop
-
-__all__ = ["database", "network", "sandbox", "shop", "temporal"]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def app(platform: Access, database: AsyncEngine, shop: Shop, sandbox: Sandbox) -> AsyncIterator[App]:
-    """The app of the module's own account."""
-    app = await App.of(platform, database, shop.account_id, sandbox)
-    yield app
-    await app.close()
+__all__ = ["app", "database", "network", "sandbox", "shop", "temporal"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest_asyncio
@@ -14,79 +12,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from notify import push_tokens
-from tests.support.app import App, Someone
+from tests.support.app import App
 from tests.support.authenticator import Authenticator, Handset
+from tests.support.member import JSON, Member, signed_up, step_up_answer
 from tests.support.platform import Access
 from tests.support.shop import GOOD_CARD, Json, Shop, new_key, order
 
 DOLLARS_3000 = 300_000
 
 
-@dataclass(slots=True)
-class Member:
-    """A user who is signed in, with an authenticator and a handset of theirs."""
-
-    app: App
-    user_id: str
-    token: str
-    refresh_token: str
-    authenticator: Authenticator
-    handset: Handset
-
-    async def post(self, path: str, body: Json | None = None, **headers: str) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": new_key()} | headers
-        return await self.app.http.post(path, content=json.dumps(body or {}), headers=_JSON | headers)
-
-    async def get(self, path: str) -> httpx.Response:
-        return await self.app.get(path, self.token)
-
-    async def delete(self, path: str) -> httpx.Response:
-        return await self.app.http.delete(path, headers={"Authorization": f"Bearer {self.token}"})
-
-    async def signed(self, path: str, body: Json, **claims: Any) -> httpx.Response:
-        """A request with the handset's proof."""
-        proof = self.handset.prove("POST", path, json.dumps(body).encode(), self.token, **claims)
-        return await self.post(path, body, DPoP=proof)
-
-    async def options(self) -> Json:
-        response = await self.post("/v1/passkeys/registration_options")
-        assert response.status_code == 200, response.text
-        options: Json = response.json()["public_key"]
-        return options
-
-    async def add_passkey(self, name: str = "Phone") -> Json:
-        credential = self.authenticator.make(await self.options())
-        response = await self.post("/v1/passkeys", {"name": name, "credential": credential})
-        assert response.status_code == 201, response.text
-        passkey: Json = response.json()
-        return passkey
-
-    async def register_device(self) -> httpx.Response:
-        asked = (await self.post("/v1/devices/registration_options")).json()
-        proof = self.handset.register(asked["challenge"], asked["audience"])
-        return await self.post("/v1/devices", {"name": "Phone", "platform": "ios", "proof": proof})
-
-
-_JSON = {"Content-Type": "application/json"}
-
-
 @pytest_asyncio.fixture
 async def member(app: App, platform: Access) -> Member:
     return await signed_up(app, platform)
-
-
-async def signed_up(app: App, platform: Access, **fields: Any) -> Member:
-    completed = await app.register(Someone(**fields))
-    origin = f"http://localhost:{urlsplit(platform.api).port}"
-    session = completed["session"]
-    return Member(
-        app,
-        completed["user"],
-        session["token"],
-        session["refresh_token"],
-        Authenticator(origin=origin),
-        Handset(origin=origin),
-    )
 
 
 def _check(response: httpx.Response, status: int, code: str, param: str | None = None) -> None:
@@ -269,7 +206,7 @@ async def test_a_revoked_device_takes_its_sessions_along(member: Member, databas
     device = (await member.register_device()).json()
     assertion = {"credential": await _assertion(member.app, member.authenticator)}
     proof = member.handset.prove("POST", "/v1/sessions/passkey", json.dumps(assertion).encode())
-    headers = _JSON | {"DPoP": proof, "Idempotency-Key": new_key()}
+    headers = JSON | {"DPoP": proof, "Idempotency-Key": new_key()}
     bound = await member.app.http.post("/v1/sessions/passkey", content=json.dumps(assertion), headers=headers)
     assert bound.status_code == 201, bound.text
     free = (await _sign_in(member.app, member.authenticator)).json()["token"]
@@ -307,11 +244,6 @@ async def _asked(member: Member, payment_id: str) -> Json:
     return asked
 
 
-def _answer(asked: Json, authenticator: Authenticator, **changed: Any) -> Json:
-    credential = authenticator.sign(asked["passkey"]["public_key"], **changed)
-    return {"passkey": {"challenge": asked["passkey"]["challenge"], "credential": credential}}
-
-
 async def test_a_payment_is_confirmed_by_what_the_payers_passkey_signed(
     member: Member, shop: Shop, database: AsyncEngine
 ) -> None:
@@ -326,7 +258,7 @@ async def test_a_payment_is_confirmed_by_what_the_payers_passkey_signed(
         "Corner Coffee",
     )
     assert (await _asked(member, payment["id"]))["passkey"]["challenge"] == asked["passkey"]["challenge"]
-    body, key, path = _answer(asked, member.authenticator), new_key(), f"/v1/payments/{payment['id']}/confirm"
+    body, key, path = step_up_answer(asked, member.authenticator), new_key(), f"/v1/payments/{payment['id']}/confirm"
     confirmed = await member.post(path, body, **{"Idempotency-Key": key})
     assert (confirmed.status_code, confirmed.json()["status"]) == (200, "authorized"), confirmed.text
     again = await member.post(path, body, **{"Idempotency-Key": key})
@@ -349,19 +281,21 @@ async def test_an_answer_for_something_else_is_refused_and_costs_no_attempt(
     invalid = (422, "step_up_assertion_invalid", "passkey.credential")
     challenge = {"challenge": asked["passkey"]["challenge"]}
     for authenticator, question in ((member.authenticator, other), (stranger.authenticator, asked)):
-        forged = _answer(question, authenticator)["passkey"] | challenge
+        forged = step_up_answer(question, authenticator)["passkey"] | challenge
         for _ in range(2):
             _check(await member.post(path, {"passkey": forged}), *invalid)
-    _check(await member.post(path, _answer(asked, member.authenticator, origin="https://evil.example")), *invalid)
-    foreign = _answer(other, member.authenticator)
+    _check(
+        await member.post(path, step_up_answer(asked, member.authenticator, origin="https://evil.example")), *invalid
+    )
+    foreign = step_up_answer(other, member.authenticator)
     _check(await member.post(path, foreign), 409, "step_up_challenge_expired", "passkey.challenge")
-    _check(await stranger.post(path, _answer(asked, member.authenticator)), 404, "resource_missing")
+    _check(await stranger.post(path, step_up_answer(asked, member.authenticator)), 404, "resource_missing")
     _check(await stranger.get(f"/v1/payments/{first['id']}/step_up"), 404, "resource_missing")
     assert (await member.get(f"/v1/payments/{first['id']}")).json()["status"] == "requires_action"
     async with database.connect() as connection:
         query = text("SELECT count(*) FROM identity.step_up_challenges WHERE answered_at IS NOT NULL AND user_id = :id")
         assert await connection.scalar(query, {"id": member.user_id}) == 0
-    confirmed = await member.post(path, _answer(asked, member.authenticator))
+    confirmed = await member.post(path, step_up_answer(asked, member.authenticator))
     assert (confirmed.status_code, confirmed.json()["status"]) == (200, "authorized")
     _check(await member.get(f"/v1/payments/{first['id']}/step_up"), 409, "payment_unexpected_state")
 
@@ -374,11 +308,11 @@ async def test_a_late_answer_is_refused_and_a_new_question_is_asked(
     async with database.begin() as connection:
         await connection.execute(_OLD_CHALLENGE, {"payment_id": payment["id"], "user_id": member.user_id})
     asked = await _asked(member, payment["id"])
-    late = _answer(asked, member.authenticator)
+    late = step_up_answer(asked, member.authenticator)
     late["passkey"]["challenge"] = f"suc_old{payment['id'][4:]}"
     path = f"/v1/payments/{payment['id']}/confirm"
     _check(await member.post(path, late), 409, "step_up_challenge_expired", "passkey.challenge")
-    assert (await member.post(path, _answer(asked, member.authenticator))).status_code == 200
+    assert (await member.post(path, step_up_answer(asked, member.authenticator))).status_code == 200
 
 
 async def test_who_has_no_passkey_confirms_by_code(member: Member, shop: Shop) -> None:
