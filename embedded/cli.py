@@ -31,8 +31,9 @@ from domain.currency import Currency
 from domain.errors import DurapayError
 from domain.money import Money
 from domain.scopes import Scope
-from embedded import key_commands
+from embedded import bank_commands, key_commands
 from embedded.blueprint import Addresses, Blueprint
+from embedded.processes import LOOPBACK
 from embedded.stack import Stack
 from embedded.state import PORTS, Running, StateFolder
 from ledger.batches import verify as verify_chain
@@ -51,6 +52,8 @@ _errors = Console(stderr=True, highlight=False)
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="api-key")
+bank = typer.Typer(no_args_is_help=True, help="The simulated bank.")
+app.add_typer(bank, name="bank")
 
 PortOption = Annotated[
     list[str] | None,
@@ -310,6 +313,40 @@ def revoke_key(key: Annotated[str, typer.Argument(metavar="ID", help="The id, ke
     _running(state)
     key_commands.revoke(_database_url(state), key)
     _console.print("revoked", key)
+
+
+@bank.command("forward")
+def forward_bank(
+    days: Annotated[int, typer.Option(min=1, max=60, help="How many days; weekends and holidays post nothing.")] = 5,
+) -> None:
+    """Let days pass at the bank and read what it posted: deposits take one or two banking days."""
+    state = StateFolder.default()
+    _running(state)
+    now = _simulated_bank(state).forward(days)
+    bank_commands.read_day(Addresses.of(state.kept_ports()).api, _own_key(state, operator=True))
+    typer.echo(f"At the bank it is {now:%A, %Y-%m-%d} now.")
+
+
+@bank.command("statement")
+def bank_statement(
+    last4: Annotated[str, typer.Argument(metavar="LAST4", help="The account's last four digits.")],
+) -> None:
+    """Show what was posted to an account, as its holder sees it: the amounts of deposits that verify it."""
+    state = StateFolder.default()
+    _running(state)
+    posted = _simulated_bank(state).statement(last4)
+    table = Table("day", "what", "cents", title=f"Account …{last4}")
+    for line in posted:
+        table.add_row(f"{line.day}", line.text, f"{line.amount_minor:+d}")
+    if not posted:
+        typer.echo(f"Nothing was posted to an account …{last4}.")
+        return
+    _console.print(table)
+
+
+def _simulated_bank(state: StateFolder) -> bank_commands.SimulatedBank:
+    url = f"http://{LOOPBACK}:{state.kept_ports()['bank']}"
+    return bank_commands.SimulatedBank(url, state.secret("bank_control_token"))
 
 
 @app.command("rotate-signing-key")

@@ -279,7 +279,13 @@ function bankItem(bank, deposits) {
   if (bank.status === "pending" && !open) {
     actions.push(action("Send two deposits", `Send two deposits to ${title}`, doing("banks", start)));
   }
-  if (open) actions.push(action("Cancel", `Cancel the verification of ${title}`, doing("banks", cancel), { danger: true }));
+  if (open) actions.push(action("Cancel the verification", `Cancel the verification of ${title}`, doing("banks", cancel), { danger: true }));
+  const remove = async () => {
+    await call("DELETE", `/v1/payment_methods/${bank.id}`);
+    await refreshed(methods);
+    return `${title} is removed.`;
+  };
+  actions.push(action("Remove", `Remove ${title}`, doing("banks", remove), { danger: true }));
   const tone = deposits?.status === "verified" ? "good" : open || !deposits ? "waits" : "bad";
   const made = item(title, { id: bank.id, status: (deposits?.status ?? bank.status).replaceAll("_", " "), tone, lines, actions });
   if (deposits?.status === "awaiting_confirmation") made.lastChild.before(amountsForm(title, path, deposits));

@@ -13,8 +13,8 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.api.test_api_bad_input import check_error
-from tests.integration.identity.test_passkeys_api import Member, signed_up
 from tests.support.app import App, Someone
+from tests.support.member import Member, signed_up
 from tests.support.openapi import FORM, JSON, Operation, example, operations, resolved
 from tests.support.platform import Access
 from tests.support.shop import Json, Sandbox, Shop, http_client, new_key, until

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
-from bank.nacha import is_debit
+from embedded.bank_commands import SimulatedBank
 from tests.support.platform import Access
 from tests.support.shop import Json, Shop
 
@@ -31,8 +31,8 @@ class Bank:
         return found
 
     async def forward(self, days: int) -> None:
-        now = datetime.fromisoformat((await self.control("GET", "/clock"))["now"])
-        await self.control("POST", "/clock", {"now": (now + timedelta(days=days)).astimezone(UTC).isoformat()})
+        bank = SimulatedBank(self._access.bank, self._access.bank_control_token)
+        await asyncio.to_thread(bank.forward, days)
         await self.read_day()
 
     async def read_day(self) -> None:
@@ -48,11 +48,8 @@ class Bank:
 
     async def statement(self, account_number: str) -> list[int]:
         """What the holder of an account sees on their statement, in cents: what came in, and, negative, what went."""
-        return [
-            -entry["amount_minor"] if is_debit(entry["code"]) else entry["amount_minor"]
-            for entry in (await self.control("GET", "/journal"))["entries"]
-            if entry["account"] == f"…{account_number[-4:]}" and entry["posted_on"] is not None
-        ]
+        bank = SimulatedBank(self._access.bank, self._access.bank_control_token)
+        return [line.amount_minor for line in await asyncio.to_thread(bank.statement, account_number[-4:])]
 
     async def files_of(self, account_number: str) -> list[Json]:
         """The NACHA files with an entry for the account, as the bank took them."""

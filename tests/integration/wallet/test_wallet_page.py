@@ -103,6 +103,8 @@ async def test_a_user_sees_what_pays_and_what_signs_in_and_takes_it_away(
     await browser.has("bank", account, "sent")
     await browser.press(f"Cancel the verification of {account}")
     await browser.has("bank", account, "canceled")
+    await browser.press(f"Remove {account}")
+    await expect(browser.page.locator("#bank-list")).to_contain_text("No bank account yet")
 
     await browser.do("card", "good", **CARD)
     assert "captured" in await browser.do("pay", "good", dollars="12.50", merchant="camera-7")
