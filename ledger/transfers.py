@@ -148,6 +148,7 @@ async def apply(connection: AsyncConnection, chain: Sequence[Step]) -> list[Appl
 
     Raises:
         ledger.errors.LedgerError: the chain is refused; nothing of it was applied and the transaction is still usable.
+            Of two limits that a transfer breaks at once either is named.
     """
     parameters = {name: json.dumps(rows) for name, rows in as_json(chain).items()}
     result = await connection.execute(_APPLY, parameters)

@@ -377,7 +377,7 @@ async def test_a_step_that_cannot_be_done_parks_and_goes_on_when_an_operator_ret
 
 
 async def test_a_passing_fault_that_outlasts_its_budget_heals_by_itself(world: World) -> None:
-    world.outside.risk.then(*[Fault("Broken")] * 40, RiskDecision(RiskAction.ALLOW, 0.0, (), "r1", "m1"))
+    world.outside.risk.then(*[Fault("Broken")] * 24, RiskDecision(RiskAction.ALLOW, 0.0, (), "r1", "m1"))
     assert (await world.pay()).status is S.AUTHORIZED
 
 

@@ -85,7 +85,7 @@ async def test_redis_holds_no_address(locks: Locks, redis: Redis) -> None:
 
 
 async def test_without_redis_nobody_gets_in() -> None:
-    nowhere = Redis(port=free_port(), socket_connect_timeout=0.5)
+    nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}")
     with pytest.raises(LocksUnavailable):
         await Locks(nowhere, _KEY).begin("acct_1", "ada@example.com", "192.0.2.1")
     await nowhere.aclose()

@@ -89,7 +89,7 @@ async def test_credentials_that_open_nothing_are_counted_by_address(limits: Rate
 
 
 async def test_without_redis_reading_goes_on_and_nothing_else_does() -> None:
-    nowhere = Redis(port=free_port(), socket_connect_timeout=0.5)
+    nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}")
     limits = RateLimits(nowhere, _FEW)
     assert await limits.take(RouteClass.READS, user="usr_1") is None
     for kind in (RouteClass.WRITES, RouteClass.MONEY, RouteClass.SIGN_IN):

@@ -207,7 +207,7 @@ async def test_without_redis_sessions_read_what_postgresql_permits_and_do_nothin
 ) -> None:
     opened, ended = await _open(sessions, user), await _open(sessions, user)
     await sessions.revoke(user[1], ended.id, Revoked.BY_USER)
-    nowhere = Redis(port=free_port(), socket_connect_timeout=0.5)
+    nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}")
     cut_off = _sessions(engine, nowhere)
     assert (await cut_off.verify(opened.access_token, reading=True)).session_id == opened.id
     with pytest.raises(TokenInvalid):

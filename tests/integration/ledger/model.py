@@ -135,6 +135,7 @@ class Model:
         released = pending < 0
         debit = self.accounts.get(transfer.debit_account)
         credit = self.accounts.get(transfer.credit_account)
+        broken = []
         if debit is not None:
             debit.debits_pending += pending
             debit.debits_posted += posted
@@ -142,7 +143,7 @@ class Model:
                 debit.opened.limit is Limit.DEBITS_MUST_NOT_EXCEED_CREDITS
                 and debit.debits_pending + debit.debits_posted > debit.credits_posted
             ):
-                raise Refused("exceeds_credits")
+                broken.append("exceeds_credits")
         if credit is not None:
             credit.credits_pending += pending
             credit.credits_posted += posted
@@ -150,7 +151,10 @@ class Model:
                 credit.opened.limit is Limit.CREDITS_MUST_NOT_EXCEED_DEBITS
                 and credit.credits_pending + credit.credits_posted > credit.debits_posted
             ):
-                raise Refused("exceeds_debits")
+                broken.append("exceeds_debits")
+        if broken:
+            # PostgreSQL names the one that it comes to first.
+            raise Refused(" or ".join(broken))
         if debit is None:
             raise Refused("debit_account_not_found")
         if credit is None:

@@ -64,7 +64,7 @@ async def test_a_release_names_what_was_authorized_and_what_stays_and_is_repeate
     silent = True
 
     async with ScriptedHost(lambda message: [] if silent and message.mti == "0420" else [approve(message)]) as host:
-        gateway = await rig.gateway(port=host.port)
+        gateway = await rig.gateway(answer_timeout_seconds=0.7, port=host.port)
         original = await rig.command(rig.new_dpan(), AUTHORIZED_MINOR)
         answer = await gateway.authorize(original)
         assert isinstance(answer, Approved)
