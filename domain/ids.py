@@ -25,6 +25,7 @@ SESSION = "ses"
 SESSION_TOKEN = "jwt"  # noqa: S105 - a prefix
 REGISTRATION = "reg"
 CONTACT_CODE = "otc"
+FORMER_CONTACT = "fct"
 SECURITY_EVENT = "sec"
 PASSKEY = "pky"
 DEVICE = "dev"

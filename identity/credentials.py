@@ -16,7 +16,7 @@ from identity.contacts import Contact
 from identity.errors import ContactTaken, PasswordIncorrect
 from identity.locks import Locks
 from identity.registration import INSERT_CONTACT
-from identity.security_events import SecurityEvent, record
+from identity.security_events import FormerContact, SecurityEvent, record, tell_former_contact
 from identity.sessions import OpenSession, Revoked, Sessions
 from identity.tokens import SessionClaims
 
@@ -145,7 +145,7 @@ class Credentials:
             return await self._desk.ask(connection, request)
 
     async def change_contact(self, account_id: str, user_id: str, code_id: str, code: str) -> None:
-        """The contact is the user's from now on, and what they sign in with.
+        """The contact is the user's from now on, and what they sign in with. They are told, and so is the old address.
 
         Raises:
             NotFound, CodeIncorrect, CodeExpired, CodeUsed, CodeAttemptsExceeded: the code is no good.
@@ -157,9 +157,12 @@ class Credentials:
         try:
             async with self._engine.begin() as connection:
                 await self._desk.use(connection, proved)
+                former = await connection.scalar(_FORMER_CONTACT[proved.kind], values)
                 await connection.execute(INSERT_CONTACT, values)
                 await connection.execute(_CHANGE_USER[proved.kind], values)
                 await record(connection, SecurityEvent(account_id, user_id, f"{proved.kind}_changed"))
+                if former is not None and former != proved.address:
+                    await tell_former_contact(connection, FormerContact(user_id, proved.kind, former))
         except IntegrityError as error:
             if "uq_contacts_lookup" in str(error.orig):
                 raise ContactTaken("taken") from None
@@ -201,6 +204,12 @@ ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, changed_at = now()
 
 # A password that was changed in the meantime stays changed.
 _REHASH = text("UPDATE identity.passwords SET hash = :new WHERE user_id = :user_id AND hash = :old")
+
+# The user's row is locked: of two changes at once, the second replaces what the first has made.
+_FORMER_CONTACT = {
+    "email": text("SELECT email FROM platform.users WHERE id = :user_id FOR NO KEY UPDATE"),
+    "phone": text("SELECT phone FROM platform.users WHERE id = :user_id FOR NO KEY UPDATE"),
+}
 
 _CHANGE_USER = {
     "email": text("UPDATE platform.users SET email = :address WHERE id = :user_id"),

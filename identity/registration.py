@@ -178,6 +178,7 @@ async def forget_expired(engine: AsyncEngine) -> int:
     """How many applicants were forgotten, users or not: what was asked of them is in the user by now, or of no use."""
     async with engine.begin() as connection:
         await connection.execute(_FORGET_CODES)
+        await connection.execute(_FORGET_FORMER_CONTACTS)
         return (await connection.execute(_FORGET)).rowcount
 
 
@@ -261,5 +262,10 @@ _INSERT_PASSWORD = text("INSERT INTO identity.passwords (user_id, hash) VALUES (
 _COMPLETE = text("UPDATE identity.registrations SET user_id = :user_id, password_hash = NULL WHERE id = :id")
 
 _FORGET_CODES = text("DELETE FROM identity.contact_codes WHERE expires_at < now() - interval '1 day'")
+
+# By then the relay has told them, or given up.
+_FORGET_FORMER_CONTACTS = text("""
+DELETE FROM identity.former_contacts WHERE replaced_at < now() - interval '25 hours'
+""")
 
 _FORGET = text("DELETE FROM identity.registrations WHERE expires_at < now() - interval '1 day'")

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     BANK_ACCOUNT_REVOKED = "bank_account_revoked"
     CONTACT_CODE = "contact_code"
     CONTACT_KNOWN = "contact_known"
+    CONTACT_REPLACED = "contact_replaced"
     SECURITY_NOTICE = "security_notice"
 
 
@@ -60,6 +61,7 @@ CHANNELS: Mapping[Kind, tuple[ChannelName, ...]] = {
     # These prove an address or speak to its owner, who need be no user: their recipient has that one address alone.
     Kind.CONTACT_CODE: (ChannelName.SMS, ChannelName.EMAIL),
     Kind.CONTACT_KNOWN: (ChannelName.SMS, ChannelName.EMAIL),
+    Kind.CONTACT_REPLACED: (ChannelName.SMS, ChannelName.EMAIL),
     Kind.SECURITY_NOTICE: _EVERYWHERE,
 }
 
@@ -82,6 +84,7 @@ REQUIRED_FACTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.BANK_ACCOUNT_REVOKED: ("last4",),
     Kind.CONTACT_CODE: ("contact_code", "purpose"),
     Kind.CONTACT_KNOWN: (),
+    Kind.CONTACT_REPLACED: ("when",),
     Kind.SECURITY_NOTICE: ("event", "when"),
 }
 

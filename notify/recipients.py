@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.ids import CONTACT_CODE
+from domain.ids import CONTACT_CODE, FORMER_CONTACT
 from notify.messages import Recipient
 
 _USER = text("""
@@ -26,13 +26,24 @@ WHERE code.id = :id
 """)
 
 
+# Where somebody could be reached until their address was replaced.
+_FORMER = text("""
+SELECT users.name, former.kind, former.address, users.locale
+FROM identity.former_contacts former JOIN platform.users users ON users.id = former.user_id
+WHERE former.id = :id
+""")
+
+
 async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient | None:
     """The recipient `user_id`, or None when there is no such user (any more).
 
-    With the id of a one-time code (`otc_…`) it is whoever has the address that the code was made for.
+    With the id of a one-time code (`otc_…`) it is whoever has the address that the code was made for, with that of a
+    former contact (`fct_…`) whoever has the address that was replaced.
     """
     if user_id.startswith(f"{CONTACT_CODE}_"):
-        return await _addressee(connection, user_id)
+        return await _addressee(connection, _ADDRESSEE, user_id)
+    if user_id.startswith(f"{FORMER_CONTACT}_"):
+        return await _addressee(connection, _FORMER, user_id)
     row = (await connection.execute(_USER, {"id": user_id})).one_or_none()
     if row is None:
         return None
@@ -46,9 +57,10 @@ async def load_recipient(connection: AsyncConnection, user_id: str) -> Recipient
     )
 
 
-async def _addressee(connection: AsyncConnection, code_id: str) -> Recipient | None:
-    row = (await connection.execute(_ADDRESSEE, {"id": code_id})).one_or_none()
+async def _addressee(connection: AsyncConnection, query: TextClause, identifier: str) -> Recipient | None:
+    """Who has one address, and is reached there alone."""
+    row = (await connection.execute(query, {"id": identifier})).one_or_none()
     if row is None:
         return None
     address = {"email": row.address} if row.kind == "email" else {"phone": row.address}
-    return Recipient(user_id=code_id, name=row.name, locale=row.locale, **address)
+    return Recipient(user_id=identifier, name=row.name, locale=row.locale, **address)

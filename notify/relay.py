@@ -129,6 +129,8 @@ class Relay:
                 return self._code(row)
             case "identity.security_event":
                 when = f"{row.created_at:%Y-%m-%d %H:%M} UTC"
+                if former := row.data.get("former_contact"):
+                    return Notification(f"{row.subject_id}:notify", former, Kind.CONTACT_REPLACED, {"when": when})
                 facts = {"event": str(row.data["event"]), "when": when}
                 return Notification(f"{row.subject_id}:notify", row.data["user_id"], Kind.SECURITY_NOTICE, facts)
             case "payment_method.expiring":

@@ -162,7 +162,8 @@ async def ask_contact(user_id: str, body: NewContact, context: Context, caller: 
     "/users/{user_id}/contact_changes/{code_id}/confirm", status_code=204, tags=["Users"], summary="Confirm a contact"
 )
 async def change_contact(user_id: str, code_id: str, body: CodeGiven, context: Context, caller: Caller) -> Response:
-    """It is the user's from then on, and what they sign in with; they are told."""
+    """It is the user's from then on, and what they sign in with. They are told everywhere, and once more at the address
+    or number that it replaces."""
     await visible_user(context, caller, user_id)
     with _refusals("code", code_id):
         await context.identity.credentials.change_contact(caller.account_id, user_id, code_id, body.code)

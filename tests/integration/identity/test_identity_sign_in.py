@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.scopes import Access
 from domain.scopes import Scope
+from identity.registration import forget_expired
 from tests.support.app import PASSWORD, App, Someone, wrong
 from tests.support.shop import GOOD_CARD, Json, Shop, http_client, new_key, until
 
@@ -195,6 +196,35 @@ async def test_a_contact_is_changed_by_the_code_that_it_was_sent(app: App, someo
     assert (await app.sign_in(email=address, password=PASSWORD)).status_code == 201
     _check(await app.sign_in(email=person.email, password=PASSWORD), 401, "sign_in_failed")
     await _told(app, person.phone, "e-mail address was changed")
+    await _told(app, person.email, "address was replaced")
+    assert not any("address was replaced" in str(each) for each in await app.sandbox.messages(address))
+
+
+async def test_the_old_number_is_told_and_is_kept_no_longer_than_that_takes(
+    app: App, someone: tuple[Someone, Json], database: AsyncEngine
+) -> None:
+    person, session = someone
+    number, path = Someone().phone, f"/v1/users/{session['user']}/contact_changes"
+    asked = (await app.post(path, {"phone": number}, token=session["token"])).json()
+    for code, status in ((wrong(await app.code(number)), 422), (await app.code(number), 204)):
+        # Until the new one has proved itself nothing is changed, and nobody told.
+        assert not any("was replaced" in str(each) for each in await app.sandbox.messages(person.phone))
+        answer = await app.post(f"{path}/{asked['id']}/confirm", {"code": code}, token=session["token"])
+        assert answer.status_code == status
+    await _told(app, person.phone, "was replaced by another")
+    async with database.begin() as connection:
+        user = {"user": session["user"]}
+        kept = text("SELECT address FROM identity.former_contacts WHERE user_id = :user")
+        assert (await connection.scalars(kept, user)).all() == [person.phone]
+        events = text("SELECT data::text FROM platform.outbox WHERE data ->> 'user_id' = :user")
+        assert person.phone not in "".join((await connection.scalars(events, user)).all())
+        later = text(
+            "UPDATE identity.former_contacts SET replaced_at = now() - interval '26 hours' WHERE user_id = :user"
+        )
+        await connection.execute(later, user)
+    await forget_expired(database)
+    async with database.connect() as connection:
+        assert (await connection.scalars(kept, user)).all() == []
 
 
 # --------------------------------------------------------------------------------------------------------------- keys

@@ -33,7 +33,7 @@ _OF_BANK_ACCOUNTS = frozenset(
         Kind.BANK_ACCOUNT_REVOKED,
     }
 )
-_OF_ACCESS = frozenset({Kind.CONTACT_CODE, Kind.CONTACT_KNOWN, Kind.SECURITY_NOTICE})
+_OF_ACCESS = frozenset({Kind.CONTACT_CODE, Kind.CONTACT_KNOWN, Kind.CONTACT_REPLACED, Kind.SECURITY_NOTICE})
 
 _ALL = [
     pytest.param(kind, channel, locale, id=f"{kind}-{channel}-{locale}")
