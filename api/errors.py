@@ -45,6 +45,12 @@ _CATALOGUE = (
     ErrorCode(
         "too_many_codes", 429, RATE_LIMIT_ERROR, "The address was sent enough codes. `Retry-After` says when to."
     ),
+    ErrorCode(
+        "verification_limit_reached",
+        429,
+        RATE_LIMIT_ERROR,
+        "Issuers were asked often enough about the card, or for the user. `Retry-After` says when to ask again.",
+    ),
     ErrorCode("rate_limited", 429, RATE_LIMIT_ERROR, "Too many requests. `Retry-After` says when the next may come."),
     ErrorCode("passkey_not_accepted", 401, AUTHENTICATION_ERROR, "The passkey is unknown, removed, or signed wrongly."),
     ErrorCode("passkey_suspended", 403, AUTHENTICATION_ERROR, "The passkey's counter went back, as a copy's does."),

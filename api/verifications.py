@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from api.context import ApiContext
 from api.errors import ApiError
 from api.presenters import accepted_verification, verification_object
@@ -16,7 +18,8 @@ from domain.ids import effect_key
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import SealedCredential
-from store.payment_methods import find_verification
+from domain.verifications import VerificationOpening
+from store.payment_methods import VerificationLimits, find_verification, open_verification_within
 from store.queries import Row
 from vault.credentials import purchase
 from workflows.messages import CardVerification
@@ -45,6 +48,26 @@ def new_verification(
         else Merchant(merchant.id, merchant.name, merchant.category_code, merchant.city, merchant.country),
         requested_at=requested_at,
     )
+
+
+async def open_within_limits(context: ApiContext, connection: AsyncConnection, verification: CardVerification) -> None:
+    """Counts it, in the caller's transaction: before anything is asked, and once, however often it is repeated.
+
+    Raises:
+        ApiError: there were enough.
+    """
+    opening = VerificationOpening(
+        verification.verification_id,
+        verification.payment_method_id,
+        verification.currency,
+        verification.merchant,
+        verification.requested_at,
+    )
+    limits = VerificationLimits(context.settings.verifications_per_card, context.settings.verifications_per_user)
+    wait_seconds = await open_verification_within(connection, opening, limits)
+    if wait_seconds is not None:
+        message = "Issuers were asked often enough about this card, or for this user, within 24 hours."
+        raise ApiError("verification_limit_reached", message, retry_after_seconds=wait_seconds)
 
 
 async def verified(context: ApiContext, verification: CardVerification) -> VerificationObject:

@@ -259,6 +259,10 @@ class ApiSettings(_Settings):
     jwt_issuer: str = "https://durapay.local"
     jwt_audience: str = "durapay-api"
     livemode: bool = False
+    # How often within 24 hours issuers are asked about a card, whoever added it, and for a user: whoever tests stolen
+    # numbers needs many answers.
+    verifications_per_card: int = Field(default=10, ge=1)
+    verifications_per_user: int = Field(default=20, ge=1)
     # Not every originating bank debits savings accounts.
     savings_accounts: bool = True
     # Whose word on the client's address counts (addresses or networks, with commas; `*` is everybody): the gateway's.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -19,6 +20,14 @@ from store.queries import PAYMENT_METHOD_COLUMNS, PageRequest, Row
 # How many days before the last day of its expiry month a card's user is reminded of it.
 _FIRST_REMINDER_DAYS: Final = 30
 _LAST_REMINDER_DAYS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationLimits:
+    """How often within 24 hours issuers are asked about one card, whoever added it, and for one user."""
+
+    per_card: int
+    per_user: int
 
 
 async def list_payment_methods(
@@ -119,6 +128,12 @@ async def _tell(connection: AsyncConnection, event: str, row: Row, **more: Any) 
 
 async def open_verification(connection: AsyncConnection, opening: VerificationOpening) -> None:
     """Keeps that the card is being verified, and in whose name."""
+    await _open(connection, opening, None, None)
+
+
+async def _open(
+    connection: AsyncConnection, opening: VerificationOpening, user_id: str | None, card_reference: str | None
+) -> None:
     await connection.execute(
         _OPEN,
         {
@@ -127,8 +142,34 @@ async def open_verification(connection: AsyncConnection, opening: VerificationOp
             "currency": opening.currency.value,
             "merchant": json.dumps(asdict(opening.merchant)),
             "requested_at": opening.requested_at,
+            "user_id": user_id,
+            "card_reference": card_reference,
         },
     )
+
+
+async def open_verification_within(
+    connection: AsyncConnection, opening: VerificationOpening, limits: VerificationLimits
+) -> int | None:
+    """`open_verification`, unless there were enough within 24 hours: then in how many seconds there may be another one.
+
+    A verification that was opened before is opened, and counts once. Whoever asks at the same moment waits for the
+    caller's transaction to end.
+    """
+    values = {"id": opening.verification_id, "method": opening.payment_method_id}
+    if (await connection.execute(_IS_OPEN, values)).one_or_none() is not None:
+        return None
+    subject = (await connection.execute(_COUNTED_BY, values)).one()
+    # First the user, then the card, always: nobody waits for somebody who waits for them.
+    for name in (subject.user_id, subject.card_reference):
+        await connection.execute(_LOCK_COUNT, {"name": name})
+    values |= {"user": subject.user_id, "card": subject.card_reference}
+    values |= {"per_user": limits.per_user, "per_card": limits.per_card}
+    wait_seconds = await connection.scalar(_WAIT, values)
+    if wait_seconds is not None:
+        return max(1, math.ceil(wait_seconds))
+    await _open(connection, opening, subject.user_id, subject.card_reference)
+    return None
 
 
 async def record_verification(connection: AsyncConnection, result: VerificationResult) -> None:
@@ -171,9 +212,36 @@ async def list_verifications(
 
 
 _OPEN = text("""
-INSERT INTO platform.card_verifications (id, payment_method_id, currency, merchant, requested_at)
-VALUES (:id, :payment_method_id, :currency, CAST(:merchant AS jsonb), :requested_at)
+INSERT INTO platform.card_verifications (
+    id, payment_method_id, currency, merchant, requested_at, user_id, card_reference)
+VALUES (:id, :payment_method_id, :currency, CAST(:merchant AS jsonb), :requested_at, :user_id, :card_reference)
 ON CONFLICT (id) DO NOTHING
+""")
+
+_IS_OPEN = text("SELECT true FROM platform.card_verifications WHERE id = :id")
+
+# The same card has the same payment account reference, whoever added it.
+_COUNTED_BY = text("""
+SELECT method.user_id, coalesce(pans.par, method.token_id) AS card_reference
+FROM platform.payment_methods AS method
+LEFT JOIN vault.tokens AS tokens ON tokens.token_id = method.token_id
+LEFT JOIN vault.pans AS pans USING (fingerprint_version, fingerprint)
+WHERE method.id = :method
+""")
+
+_LOCK_COUNT = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 17))")
+
+# Until enough of the last 24 hours' are older than that, by the one of the two limits that takes longer.
+_WAIT = text("""
+SELECT extract(epoch FROM max(counted.opened) + interval '24 hours' - clock_timestamp()) FROM (
+    (SELECT created_at AS opened FROM platform.card_verifications
+        WHERE user_id = :user AND created_at > clock_timestamp() - interval '24 hours'
+        ORDER BY created_at DESC OFFSET :per_user - 1 LIMIT 1)
+    UNION ALL
+    (SELECT created_at FROM platform.card_verifications
+        WHERE card_reference = :card AND created_at > clock_timestamp() - interval '24 hours'
+        ORDER BY created_at DESC OFFSET :per_card - 1 LIMIT 1)
+) AS counted
 """)
 
 _RECORD = text("""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller, Principal
 from api.context import ApiContext, Context
@@ -26,7 +27,7 @@ from api.schemas.payment_methods import (
     VerificationObject,
     VerifyBody,
 )
-from api.verifications import credential_for, declined, new_verification, verified
+from api.verifications import credential_for, declined, new_verification, open_within_limits, verified
 from api.workflow_calls import provision_token, remove_card, renew_card
 from domain.errors import Unavailable
 from domain.ids import PAYMENT_METHOD, VERIFICATION, derived_id
@@ -70,15 +71,17 @@ async def add_card(
         return reservation.response
     card = await _tokenize(context, body)
     payment_method_id = derived_id(PAYMENT_METHOD, card.token_id)
-    await _insert(context, caller, body.user, payment_method_id, card)
-    method = await visible_payment_method(context, caller, payment_method_id)
-    if method["status"] == "removed":
-        # Its token is about to be deleted; a moment later the same card is a new one.
-        raise ApiError("payment_method_unusable", "The card is being removed. Try again with the same key.")
     verification = None
-    if body.verify:
-        verification_id = derived_id(VERIFICATION, reservation.resource_id)
-        verification = new_verification(verification_id, method, reservation.created_at)
+    # Together: a card whose verification would be one too many is not added.
+    async with context.engine.begin() as connection:
+        method = await _insert(connection, caller, body.user, payment_method_id, card)
+        if method["status"] == "removed":
+            # Its token is about to be deleted; a moment later the same card is a new one.
+            raise ApiError("payment_method_unusable", "The card is being removed. Try again with the same key.")
+        if body.verify:
+            verification_id = derived_id(VERIFICATION, reservation.resource_id)
+            verification = new_verification(verification_id, method, reservation.created_at)
+            await open_within_limits(context, connection, verification)
     await provision_token(context.temporal, card.token_id, context.settings.wait_seconds, verification)
     shown = card_object(
         await visible_payment_method(context, caller, payment_method_id),
@@ -128,6 +131,8 @@ async def verify_payment_method(
     if reservation.response is not None:
         return reservation.response
     verification = new_verification(reservation.resource_id, method, reservation.created_at, body)
+    async with context.engine.begin() as connection:
+        await open_within_limits(context, connection, verification)
     if reservation.fresh:
         verification = replace(verification, credential=await credential_for(context, verification))
     shown = await verified(context, verification)
@@ -329,22 +334,26 @@ async def _tokenize(context: ApiContext, body: NewCard) -> TokenizedCard:
         raise unavailable("vault") from error
 
 
-async def _insert(context: ApiContext, caller: Principal, user_id: str, identifier: str, card: TokenizedCard) -> None:
-    async with context.engine.begin() as connection:
-        await connection.execute(
-            _INSERT,
-            {
-                "id": identifier,
-                "account_id": caller.account_id,
-                "user_id": user_id,
-                "token_id": card.token_id,
-                "brand": card.brand,
-                "bin": card.bin,
-                "last4": card.last4,
-                "exp_month": card.exp_month,
-                "exp_year": card.exp_year,
-            },
-        )
+async def _insert(
+    connection: AsyncConnection, caller: Principal, user_id: str, identifier: str, card: TokenizedCard
+) -> Row:
+    """The card's row, made now if there is none yet."""
+    values = {
+        "id": identifier,
+        "account_id": caller.account_id,
+        "user_id": user_id,
+        "token_id": card.token_id,
+        "brand": card.brand,
+        "bin": card.bin,
+        "last4": card.last4,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+    }
+    await connection.execute(_INSERT, values)
+    row = await find_payment_method(connection, identifier)
+    if row is None:
+        raise missing("payment method", identifier)
+    return row
 
 
 _INSERT = text("""

@@ -10,7 +10,9 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from config.settings import ApiSettings
 from domain.ids import VERIFICATION, derived_id
+from tests.integration.api.test_api_bad_input import check_error
 from tests.support.platform import Access
 from tests.support.shop import Json, Network, Shop, http_client, new_key, until
 
@@ -200,3 +202,20 @@ async def test_a_key_is_needed(shop: Shop) -> None:
     wallet = await shop.wallet()
     response = await shop.post(f"/v1/payment_methods/{wallet.card_id}/verify", {}, key=None)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "idempotency_key_missing")
+
+
+async def test_who_asks_too_often_is_told_when_to_ask_again(shop: Shop) -> None:
+    wallet = await shop.wallet()
+    most = ApiSettings.model_fields["verifications_per_user"].get_default()
+    keys = [new_key() for _ in range(most)]
+    answers = await asyncio.gather(*(verify(shop, wallet.card_id, key=key) for key in keys))
+    assert {answer.status_code for answer in answers} == {201}
+    refused = await verify(shop, wallet.card_id)
+    check_error(refused, 429, "verification_limit_reached")
+    assert 86_000 < int(refused.headers["Retry-After"]) <= 86_400
+    body = {"user": wallet.user_id, "number": "5555555555554444", "exp_month": 12, "exp_year": 2034, "verify": True}
+    check_error(await shop.post("/v1/payment_methods/cards", body), 429, "verification_limit_reached")
+    listed = (await shop.get("/v1/payment_methods", user=wallet.user_id))["data"]
+    assert [card["id"] for card in listed] == [wallet.card_id]  # the other one was not added
+    assert (await verify(shop, wallet.card_id, key=keys[0])).json() == answers[0].json()
+    assert (await shop.post("/v1/payment_methods/cards", body | {"verify": False})).status_code == 201
