@@ -156,7 +156,7 @@ async def open_verification_within(
     A verification that was opened before is opened, and counts once. Whoever asks at the same moment waits for the
     caller's transaction to end.
     """
-    values = {"id": opening.verification_id, "method": opening.payment_method_id}
+    values: dict[str, Any] = {"id": opening.verification_id, "method": opening.payment_method_id}
     if (await connection.execute(_IS_OPEN, values)).one_or_none() is not None:
         return None
     subject = (await connection.execute(_COUNTED_BY, values)).one()
@@ -165,7 +165,7 @@ async def open_verification_within(
         await connection.execute(_LOCK_COUNT, {"name": name})
     values |= {"user": subject.user_id, "card": subject.card_reference}
     values |= {"per_user": limits.per_user, "per_card": limits.per_card}
-    wait_seconds = await connection.scalar(_WAIT, values)
+    wait_seconds: float | None = await connection.scalar(_WAIT, values)
     if wait_seconds is not None:
         return max(1, math.ceil(wait_seconds))
     await _open(connection, opening, subject.user_id, subject.card_reference)
