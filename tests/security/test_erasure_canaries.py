@@ -25,11 +25,11 @@ from documents.storage import Bucket, DocumentStorage
 from domain.closure import EraseOrder
 from domain.ids import closure_workflow_id
 from onboarding.closures import Closures
-from tests.integration.identity.test_passkeys_api import Member, signed_up
 from tests.security.test_canaries import _everything
 from tests.security.test_every_route import made, upload
 from tests.support.app import App, Someone
 from tests.support.canaries import as_stored, check_absent
+from tests.support.member import Member, signed_up
 from tests.support.platform import Access
 from tests.support.shared import shared_server
 from tests.support.shop import GOOD_CARD, Json, Sandbox, Shop, new_key, until
