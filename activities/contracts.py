@@ -18,10 +18,14 @@ from domain.evidence import FrozenEvidence
 from domain.merchants import Merchant
 from domain.micro_deposits import (
     BankAccountRef,
+    BankCorrection,
     BankDayReport,
+    BankReturn,
     Begun,
     ConfirmAttempt,
     ConfirmVerdict,
+    CorrectionOutcome,
+    CorrectionRecord,
     MicroDepositChange,
     MicroDepositOrder,
     NotReceived,
@@ -29,7 +33,9 @@ from domain.micro_deposits import (
     Originated,
     OriginationRefused,
     OriginationUnknown,
+    ReturnDecision,
     SealedBankAccount,
+    TakenBack,
 )
 from domain.money import Money
 from domain.network import (
@@ -406,6 +412,15 @@ class BankActivities(Protocol):
     @activity.defn(name="bank.confirm")
     async def confirm(self, attempt: ConfirmAttempt) -> ConfirmVerdict: ...
 
+    @activity.defn(name="bank.take_back")
+    async def take_back(self, entry: BankReturn) -> TakenBack: ...
+
+    @activity.defn(name="bank.record_correction")
+    async def record_correction(self, record: CorrectionRecord) -> None: ...
+
+    @activity.defn(name="bank.decide_return")
+    async def decide_return(self, decision: ReturnDecision) -> None: ...
+
     @activity.defn(name="bank.end_verification")
     async def end_verification(self, method: PaymentMethodRef) -> None: ...
 
@@ -416,6 +431,9 @@ class BankActivities(Protocol):
 class BankAccountActivities(Protocol):
     @activity.defn(name="vault.bank_account_box")
     async def bank_account_box(self, account: BankAccountRef) -> SealedBankAccount: ...
+
+    @activity.defn(name="vault.correct_bank_account")
+    async def correct_bank_account(self, correction: BankCorrection) -> CorrectionOutcome: ...
 
     @activity.defn(name="vault.erase_bank_account")
     async def erase_bank_account(self, account: BankAccountRef) -> None: ...

@@ -37,6 +37,10 @@ class BankDoesNotSay(BankError, Unavailable):
     """The bank was asked whether it has a file and did not answer; ask again."""
 
 
+class CorrectionPending(BankError, Unavailable):
+    """The bank has corrected the account's data, and nothing goes to it before that is applied (Nacha, 2.12.1)."""
+
+
 class FileNotRebuilt(BankError):
     """A file that was made before cannot be made again as it was; an operator has to look."""
 

@@ -33,13 +33,13 @@ from domain.micro_deposits import (
     OriginationRefused,
     OriginationUnknown,
 )
-from sealing import BANK_ACCOUNT_PURPOSE, Unsealer
+from sealing import BANK_ACCOUNT_PURPOSE, Sealer, Unsealer
 
 _UNPOSTED_AT_ONCE = 500
 
 
 class BankGateway:
-    """The bank worker's only way to the bank. `clock` gives the time (UTC).
+    """The bank worker's only way to the bank. `corrections` closes boxes for the vault, `clock` gives the time (UTC).
 
     All methods may be called again with the same command at any time, by any process; they answer what was decided.
     """
@@ -51,10 +51,11 @@ class BankGateway:
         client: BankClient,
         originator: Originator,
         *,
+        corrections: Sealer,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
-        self._journal = FileJournal(engine)
+        self._journal = FileJournal(engine, corrections)
         self._unsealer = unsealer
         self._client = client
         self._originator = originator
@@ -136,7 +137,7 @@ class BankGateway:
         return found
 
     async def returns(self) -> list[store.ReturnedEntry]:
-        """Reads the bank's files of returns that are new; the returned entries of ours that nobody was told of yet.
+        """Reads the bank's files of returns that are new; all entries whose effect has not been seen yet.
 
         Raises:
             BankDoesNotSay: ask again.

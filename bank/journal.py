@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from bank.client import ReturnFile
 from bank.files import FileNumbers
-from bank.nacha import Change, Entry, Return, parse
+from bank.nacha import Change, Entry, Return, correction_of, parse
+from sealing import BANK_CORRECTION_PURPOSE, Sealer
 
 _MODIFIERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -51,8 +52,11 @@ class NewFile:
 
 
 class FileJournal:
-    def __init__(self, engine: AsyncEngine) -> None:
+    """`corrections` closes boxes for the vault: corrected account data is kept in nothing else."""
+
+    def __init__(self, engine: AsyncEngine, corrections: Sealer) -> None:
         self._engine = engine
+        self._corrections = corrections
 
     async def find(self, effect_key: str) -> JournaledFile | None:
         async with self._engine.connect() as connection:
@@ -130,31 +134,45 @@ class FileJournal:
             if kept.rowcount == 0:
                 return False
             for line, entry in enumerate(entries, 1):
-                await connection.execute(_RETURN, _return_row(file, line, entry))
+                await connection.execute(_RETURN, self._return_row(file, line, entry))
         return True
+
+    def _return_row(self, file: ReturnFile, line: int, entry: Entry) -> dict[str, object]:
+        match entry.addenda:
+            case Return() as returned:
+                kind, code, trace, sealed = "return", returned.reason_code, returned.original_trace, None
+            case Change() as change:
+                kind, code, trace = "change", change.change_code, change.original_trace
+                sealed = self._sealed(change)
+            case None:
+                raise AssertionError("the parser takes no entry of a return without its addenda")
+        return {
+            "sequence": file.sequence,
+            "line": line,
+            "kind": kind,
+            "code": code,
+            "trace": trace,
+            "transaction_code": entry.transaction_code,
+            "sealed_correction": sealed,
+            "amount": entry.amount_minor,
+            "settled_on": file.settled_on,
+        }
+
+    def _sealed(self, change: Change) -> str | None:
+        correction = correction_of(change)
+        if correction is None:
+            return None
+        found = {
+            "routing_number": correction.routing_number,
+            "account_number": correction.account_number,
+            "account_type": correction.account_type,
+        }
+        content = {name: str(value) for name, value in found.items() if value is not None}
+        return self._corrections.seal(BANK_CORRECTION_PURPOSE, content)
 
     async def _change(self, statement: Any, file_id: str, **values: str | None) -> bool:
         async with self._engine.begin() as connection:
             return bool((await connection.execute(statement, {"file_id": file_id, **values})).rowcount)
-
-
-def _return_row(file: ReturnFile, line: int, entry: Entry) -> dict[str, object]:
-    match entry.addenda:
-        case Return() as returned:
-            kind, code, trace = "return", returned.reason_code, returned.original_trace
-        case Change() as change:
-            kind, code, trace = "change", change.change_code, change.original_trace
-        case None:
-            raise AssertionError("the parser takes no entry of a return without its addenda")
-    return {
-        "sequence": file.sequence,
-        "line": line,
-        "kind": kind,
-        "code": code,
-        "trace": trace,
-        "amount": entry.amount_minor,
-        "settled_on": file.settled_on,
-    }
 
 
 async def _find(connection: AsyncConnection, effect_key: str) -> JournaledFile | None:
@@ -219,8 +237,10 @@ INSERT INTO bank.return_files (sequence, sha256) VALUES (:sequence, :sha256) ON 
 # or is none of ours, is kept beside.
 _RETURN = text("""
 INSERT INTO bank.returns
-    (sequence, line, kind, reason_code, original_trace, amount_minor, settled_on, file_id, part)
-SELECT :sequence, :line, :kind, :code, :trace, :amount, :settled_on, ours.file_id, ours.part
+    (sequence, line, kind, reason_code, original_trace, transaction_code, sealed_correction, amount_minor, settled_on,
+    file_id, part)
+SELECT :sequence, :line, :kind, :code, :trace, :transaction_code, :sealed_correction, :amount, :settled_on,
+    ours.file_id, ours.part
 FROM (SELECT 1) one LEFT JOIN LATERAL (
     SELECT entry.file_id, entry.part FROM bank.entries entry JOIN bank.files file USING (file_id)
     WHERE entry.trace = :trace AND (:kind = 'change' OR entry.amount_minor = :amount)

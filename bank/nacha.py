@@ -7,7 +7,7 @@ and control (8), file control (9), and lines of nines that fill the last block. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import IntEnum, StrEnum
@@ -44,6 +44,14 @@ _RETURNED = {22: 21, 27: 26, 32: 31, 37: 36}
 _DEBITS = frozenset({26, 27, 36, 37})
 _CREDITS = frozenset({21, 22, 31, 32})
 _BACKWARD = frozenset(_RETURNED.values())
+
+
+_CODES_OF = {
+    kind: frozenset(
+        str(code) for code in (credit, _FORWARD_DEBIT[kind], _RETURNED[credit], _RETURNED[_FORWARD_DEBIT[kind]])
+    )
+    for kind, credit in _FORWARD_CREDIT.items()
+}
 
 
 def credit_code(account_type: BankAccountType) -> int:
@@ -211,6 +219,52 @@ class Change:
     original_trace: int
     original_routing: str
     corrected_data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a notification of change corrects of an account; None stays as it is."""
+
+    routing_number: str | None = None
+    account_number: str | None = field(default=None, repr=False)
+    account_type: BankAccountType | None = None
+
+
+# Where the corrected values stand in the field (Nacha Operating Rules, Appendix Five, "Change Codes").
+_CORRECTED: Mapping[str, Mapping[str, slice]] = {
+    "C01": {"account_number": slice(0, 17)},
+    "C02": {"routing_number": slice(0, 9)},
+    "C03": {"routing_number": slice(0, 9), "account_number": slice(12, 29)},
+    "C05": {"transaction_code": slice(0, 2)},
+    "C06": {"account_number": slice(0, 17), "transaction_code": slice(20, 22)},
+    "C07": {"routing_number": slice(0, 9), "account_number": slice(9, 26), "transaction_code": slice(26, 28)},
+}
+
+
+def correction_of(change: Change) -> Correction | None:
+    """What `change` corrects of an account; None if it is about something else, or says nothing that can be used."""
+    places = _CORRECTED.get(change.change_code)
+    if places is None:
+        return None
+    found = {name: change.corrected_data[place].strip() for name, place in places.items()}
+    code = found.get("transaction_code")
+    types = [kind for kind, codes in _CODES_OF.items() if code is not None and code in codes]
+    if (code is not None and not types) or not all(found.values()):
+        return None
+    return Correction(found.get("routing_number"), found.get("account_number"), next(iter(types), None))
+
+
+def corrected_data(change_code: str, routing_number: str, account_number: str, transaction_code: int) -> str:
+    """The field in which `change_code` says what is right; other codes say it in words."""
+    values = {
+        "routing_number": routing_number,
+        "account_number": account_number,
+        "transaction_code": str(transaction_code),
+    }
+    data = [" "] * 29
+    for name, place in _CORRECTED.get(change_code, {}).items():
+        data[place] = values[name].ljust(place.stop - place.start)
+    return "".join(data).rstrip() or "CORRECT IT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bank.errors import CorrectionPending
 from domain.errors import NotFound
 from domain.ids import EVENT, derived_id
 from domain.micro_deposits import (
@@ -22,13 +23,18 @@ from domain.micro_deposits import (
     ENDED,
     LARGEST_DEPOSIT_MINOR,
     SMALLEST_DEPOSIT_MINOR,
+    BankReturn,
     BeginRefusal,
     ConfirmAttempt,
     ConfirmVerdict,
+    CorrectedAccount,
     MicroDepositChange,
     MicroDepositEvent,
     MicroDepositOrder,
+    MicroDepositStatus,
+    ReturnEffect,
 )
+from store.payment_methods import remove_payment_method
 
 # What a cycle leaves unspent: nothing was sent, or the account is its holder's.
 _GIVEN_BACK = frozenset({MicroDepositEvent.REFUSED, MicroDepositEvent.CONFIRMED})
@@ -48,6 +54,7 @@ async def begin(connection: AsyncConnection, order: MicroDepositOrder) -> BeginR
 
     Raises:
         NotFound: there is no such bank account.
+        CorrectionPending: ask again.
     """
     if (await connection.execute(_EXISTS, {"id": order.micro_deposit_id})).one_or_none() is not None:
         return None
@@ -59,6 +66,8 @@ async def begin(connection: AsyncConnection, order: MicroDepositOrder) -> BeginR
     limit = (await connection.execute(_LOCK_LIMIT, {"reference": reference})).one()
     # Nor is the method removed before this has ended, so that its removal finds what has begun.
     account = (await connection.execute(_ACCOUNT, {"id": order.bank_account_id})).one()
+    if account.correction_waits:
+        raise CorrectionPending("a correction of the account's data is not applied yet")
     if account.erased_at is not None or account.status == "removed":
         return BeginRefusal.UNUSABLE
     if account.status == "active":
@@ -209,16 +218,12 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class ReturnedEntry:
-    """A returned entry of ours, or a notification of change. `part` is `credit_1`, `credit_2` or `debit`."""
+    """What the bank gave back. `part` is `credit_1`, `credit_2` or `debit`, `status` its verification's; both are None
+    if it is no entry of ours."""
 
-    sequence: int
-    line: int
-    kind: str
-    reason_code: str
-    settled_on: date
-    amount_minor: int
-    micro_deposit_id: str
-    part: str
+    news: BankReturn
+    part: str | None
+    status: MicroDepositStatus | None
 
 
 async def open_verification(connection: AsyncConnection, payment_method_id: str) -> str | None:
@@ -249,15 +254,66 @@ async def untold(connection: AsyncConnection) -> list[ReturnedEntry]:
     rows = await connection.execute(_UNTOLD)
     return [
         ReturnedEntry(
-            row.sequence, row.line, row.kind, row.reason_code, row.settled_on, row.amount_minor,
-            row.micro_deposit_id, row.part,
+            BankReturn(
+                row.sequence, row.line, row.kind, row.reason_code, row.amount_minor, row.settled_on,
+                row.transaction_code, row.micro_deposit_id, row.bank_account_id, row.sealed_correction,
+            ),
+            row.part,
+            None if row.status is None else MicroDepositStatus(row.status),
         )
         for row in rows
     ]  # fmt: skip
 
 
-async def return_told(connection: AsyncConnection, entry: ReturnedEntry) -> None:
+async def return_told(connection: AsyncConnection, entry: BankReturn) -> None:
     await connection.execute(_RETURN_TOLD, {"sequence": entry.sequence, "line": entry.line})
+
+
+@dataclass(frozen=True, slots=True)
+class Revocable:
+    """What a late return meets: the verification that holds for the payment method, if there is one."""
+
+    payment_method_id: str
+    verified_by: str | None
+    version: int | None
+    may_be_removed: bool
+    """The method was never verified, and nothing is under way for it."""
+
+
+async def effect_of(connection: AsyncConnection, entry: BankReturn) -> ReturnEffect | None:
+    found = await connection.scalar(_EFFECT, {"sequence": entry.sequence, "line": entry.line})
+    return None if found is None else ReturnEffect(found)
+
+
+async def decide_return(
+    connection: AsyncConnection, entry: BankReturn, effect: ReturnEffect, detail: str | None = None
+) -> None:
+    """Keeps what became of an entry, for good. What was decided first stands."""
+    values = {"sequence": entry.sequence, "line": entry.line, "effect": effect.value, "detail": detail}
+    await connection.execute(_DECIDE, values)
+
+
+async def revocable(connection: AsyncConnection, micro_deposit_id: str) -> Revocable:
+    row = (await connection.execute(_REVOCABLE, {"id": micro_deposit_id})).one()
+    free = row.method_status == "pending" and not row.under_way
+    return Revocable(row.payment_method_id, row.verified_by, row.version, free)
+
+
+async def revoke(connection: AsyncConnection, entry: BankReturn, found: Revocable, now: datetime) -> bool:
+    """Takes back what `found` says may be taken back; False if that is nothing."""
+    if found.verified_by is not None and found.version is not None:
+        event, status = MicroDepositEvent.RETURNED, MicroDepositStatus.RETURNED
+        change = MicroDepositChange(found.verified_by, found.version + 1, event, status, now, entry.reason_code)
+        await record(connection, change)
+        return True
+    if found.may_be_removed:
+        await remove_payment_method(connection, found.payment_method_id)
+    return found.may_be_removed
+
+
+async def carry_limits(connection: AsyncConnection, account: CorrectedAccount) -> None:
+    """A corrected account has another reference; what was guessed of it stays counted."""
+    await connection.execute(_CARRY_LIMITS, {"old": account.old_reference, "new": account.reference})
 
 
 _EXISTS = text("SELECT 1 FROM bank.micro_deposits WHERE id = :id")
@@ -267,7 +323,12 @@ SELECT reference FROM vault.bank_accounts account
 JOIN platform.payment_methods method ON method.bank_account_id = account.id WHERE account.id = :id
 """)
 _ACCOUNT = text("""
-SELECT account.erased_at, method.status
+SELECT account.erased_at, method.status, EXISTS (
+    SELECT FROM bank.returns change JOIN bank.files file USING (file_id)
+    JOIN bank.micro_deposits deposit ON deposit.id = file.micro_deposit_id
+    WHERE change.kind = 'change' AND change.sealed_correction IS NOT NULL AND deposit.bank_account_id = account.id
+        AND NOT EXISTS (SELECT FROM bank.return_effects effect
+            WHERE (effect.sequence, effect.line) = (change.sequence, change.line))) AS correction_waits
 FROM vault.bank_accounts account JOIN platform.payment_methods method ON method.bank_account_id = account.id
 WHERE account.id = :id FOR SHARE OF method
 """)
@@ -341,8 +402,34 @@ _POSTING_TOLD = text("UPDATE bank.files SET posting_told_at = now() WHERE file_i
 
 _LAST_RETURN_FILE = text("SELECT coalesce(max(sequence), 0) FROM bank.return_files")
 _UNTOLD = text("""
-SELECT returned.*, file.micro_deposit_id FROM bank.returns returned JOIN bank.files file USING (file_id)
+SELECT returned.*, file.micro_deposit_id, deposit.bank_account_id, deposit.status
+FROM bank.returns returned LEFT JOIN bank.files file USING (file_id)
+LEFT JOIN bank.micro_deposits deposit ON deposit.id = file.micro_deposit_id
 WHERE returned.told_at IS NULL ORDER BY returned.sequence, returned.line
+""")
+_EFFECT = text("SELECT effect FROM bank.return_effects WHERE sequence = :sequence AND line = :line")
+_DECIDE = text("""
+INSERT INTO bank.return_effects (sequence, line, effect, detail) VALUES (:sequence, :line, :effect, :detail)
+ON CONFLICT DO NOTHING
+""")
+# The entry's own verification, if that is the one that holds.
+_REVOCABLE = text("""
+SELECT mine.payment_method_id, method.status AS method_status, holds.id AS verified_by, holds.version, EXISTS (
+    SELECT FROM bank.micro_deposits other WHERE other.payment_method_id = method.id
+    AND other.status IN ('new', 'initiating', 'sent', 'awaiting_confirmation', 'origination_in_doubt')) AS under_way
+FROM bank.micro_deposits mine JOIN platform.payment_methods method ON method.id = mine.payment_method_id
+LEFT JOIN LATERAL (
+    SELECT id, version FROM bank.micro_deposits verified
+    WHERE verified.payment_method_id = method.id AND verified.status = 'verified'
+    ORDER BY verified.id = mine.id DESC, verified.requested_at DESC LIMIT 1
+) holds ON true
+WHERE mine.id = :id FOR NO KEY UPDATE OF mine
+""")
+_CARRY_LIMITS = text("""
+INSERT INTO bank.limits (reference, cycles, attempts)
+SELECT :new, cycles, attempts FROM bank.limits WHERE reference = :old
+ON CONFLICT (reference) DO UPDATE SET
+    cycles = greatest(limits.cycles, excluded.cycles), attempts = greatest(limits.attempts, excluded.attempts)
 """)
 _RETURN_TOLD = text("""
 UPDATE bank.returns SET told_at = now() WHERE sequence = :sequence AND line = :line AND told_at IS NULL

@@ -176,6 +176,22 @@ class BankSealingSettings(_Settings):
     public_key: Base64Key
 
 
+class CorrectionSealingSettings(_Settings):
+    """The public half (X25519, base64) of the vault worker's key: the bank worker seals with it what banks correct."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CORRECTION_SEALING_")
+
+    public_key: Base64Key
+
+
+class CorrectionSettings(_Settings):
+    """The private half: the vault worker alone opens what banks say is right of an account."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True, env_prefix="DURAPAY_CORRECTION_")
+
+    private_key: Base64Key
+
+
 class NotifySettings(_Settings):
     """The vendors' credentials. The `*_endpoint` values point the SDKs elsewhere than at the vendor (a sandbox)."""
 

@@ -213,6 +213,84 @@ class DepositReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class BankReturn:
+    """An entry of the bank's files of returns that no running verification takes: a `return` or a `change` (a
+    notification of change). The ids are None if the entry is none of ours, or came back before. `sealed_correction`
+    holds what is to be corrected, for the vault alone; None if it is nothing of an account."""
+
+    sequence: int
+    line: int
+    kind: Literal["return", "change"]
+    reason_code: str
+    amount_minor: int
+    day: date
+    transaction_code: int | None = None
+    micro_deposit_id: str | None = None
+    bank_account_id: str | None = None
+    sealed_correction: str | None = field(default=None, repr=False)
+
+
+class ReturnEffect(StrEnum):
+    """What became of a `BankReturn`."""
+
+    REVOKED = "revoked"
+    PASSED_ON = "passed_on"  # to the verification that holds for the account now
+    NOTHING_TO_REVOKE = "nothing_to_revoke"
+    WRITTEN_OFF = "written_off"
+    CORRECTED = "corrected"
+    NOT_CORRECTED = "not_corrected"
+    SEEN = "seen"
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnDecision:
+    entry: BankReturn
+    effect: ReturnEffect
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What a return did to the bank account. `REVOKED`: its number is to be erased."""
+
+    effect: ReturnEffect
+
+
+@dataclass(frozen=True, slots=True)
+class BankCorrection:
+    """What the bank says is to be corrected of an account. `correction_id` names it: it is applied once."""
+
+    correction_id: str
+    bank_account_id: str
+    change_code: str
+    sealed_correction: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedAccount:
+    """A bank account as it is after its correction, and the `reference` that it had before."""
+
+    bank_account_id: str
+    old_reference: str
+    reference: str
+    routing_number: str
+    account_type: str
+    last4: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionOutcome:
+    """`account` is None if there was nothing left to correct, or two operators decided against it."""
+
+    account: CorrectedAccount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionRecord:
+    entry: BankReturn
+    account: CorrectedAccount | None
+
+
+@dataclass(frozen=True, slots=True)
 class BankAccountRef:
     bank_account_id: str
 
@@ -226,7 +304,7 @@ class SealedBankAccount:
 
 @dataclass(frozen=True, slots=True)
 class BankDayReport:
-    """How many files were found posted, and entries returned, that nobody had been told of."""
+    """How many files were found posted, and entries returned, whose effect had not been seen."""
 
     posted: int = 0
     returned: int = 0

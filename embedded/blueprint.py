@@ -273,6 +273,8 @@ def _values(state: StateFolder, ports: Mapping[str, int], database_url: str, red
         "DURAPAY_BANK_TOKEN": state.secret("bank_token"),
         "DURAPAY_BANK_PRIVATE_KEY": state.secret("bank_private_key"),
         "DURAPAY_BANK_SEALING_PUBLIC_KEY": sealing_public_key(state.secret("bank_private_key")),
+        "DURAPAY_CORRECTION_PRIVATE_KEY": state.secret("correction_private_key"),
+        "DURAPAY_CORRECTION_SEALING_PUBLIC_KEY": sealing_public_key(state.secret("correction_private_key")),
         "DURAPAY_BANK_SIMULATOR_PORT": str(ports["bank"]),
         "DURAPAY_BANK_SIMULATOR_TOKEN": state.secret("bank_token"),
         "DURAPAY_BANK_SIMULATOR_CONTROL_TOKEN": state.secret("bank_control_token"),

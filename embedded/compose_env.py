@@ -42,6 +42,7 @@ def values(template: str) -> dict[str, str]:
     given = {name: value for name, _, value in lines}
     private_key = make_secret("unsealing_private_key")
     bank_key = make_secret("bank_private_key")
+    correction_key = make_secret("correction_private_key")
     fresh = {name: make_secret(secret) for name, secret in _SECRETS.items()}
     onboarding_key = make_secret("onboarding_private_key")
     fresh |= {
@@ -52,6 +53,8 @@ def values(template: str) -> dict[str, str]:
         "DURAPAY_UNSEALING_PRIVATE_KEY": private_key,
         "DURAPAY_BANK_SEALING_PUBLIC_KEY": sealing_public_key(bank_key),
         "DURAPAY_BANK_PRIVATE_KEY": bank_key,
+        "DURAPAY_CORRECTION_SEALING_PUBLIC_KEY": sealing_public_key(correction_key),
+        "DURAPAY_CORRECTION_PRIVATE_KEY": correction_key,
         "FCM_SERVICE_ACCOUNT_JSON": json.dumps(service_account(_SANDBOX)),
     }
     return {name: value or fresh[name] for name, value in given.items()}

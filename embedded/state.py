@@ -71,6 +71,7 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "clearing_token": lambda: secrets.token_urlsafe(24),
     "simulator_fingerprint_key": lambda: secrets.token_hex(32),
     "bank_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
+    "correction_private_key": lambda: _base64(X25519PrivateKey.generate().private_bytes_raw()),
     "bank_token": lambda: secrets.token_urlsafe(24),
     "bank_control_token": lambda: secrets.token_urlsafe(24),
     "sandbox_control_token": lambda: secrets.token_urlsafe(24),

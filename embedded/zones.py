@@ -21,6 +21,8 @@ from config.settings import (
     CodecServerSettings,
     CodecSettings,
     ContactCodeSettings,
+    CorrectionSealingSettings,
+    CorrectionSettings,
     DatabaseSettings,
     DisputeSettings,
     DocumentSettings,
@@ -87,6 +89,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         SealingSettings,
         LendingSettings,
         BankSealingSettings,
+        CorrectionSettings,
     ),
     Zone.NETWORK: (
         DatabaseSettings,
@@ -113,7 +116,7 @@ SETTINGS: Mapping[Zone, tuple[type[BaseSettings], ...]] = {
         DocumentSettings,
         OnboardingSettings,
     ),
-    Zone.BANK: (DatabaseSettings, TemporalSettings, CodecSettings, BankSettings),
+    Zone.BANK: (DatabaseSettings, TemporalSettings, CodecSettings, BankSettings, CorrectionSealingSettings),
     Zone.API: (
         DatabaseSettings,
         RedisSettings,

@@ -6,6 +6,9 @@
 | the debit of their sum is handed over | `bank:USD` | `micro_deposits:USD` | `micro_deposit` |
 | a deposit comes back | `bank:USD` | `micro_deposits:USD` | `micro_deposit_returned` |
 | the debit comes back | `micro_deposits:USD` | `bank:USD` | `micro_deposit_returned` |
+| a deposit that nobody here knows comes back | `bank:USD` | `suspense:USD` | `return_unmatched` |
+| a debit that nobody here knows comes back | `suspense:USD` | `bank:USD` | `return_unmatched` |
+| two operators write that off | the other way round, with `loss:USD` instead of `bank:USD` | | `return_written_off` |
 
 `micro_deposits:USD` is spent (debits): what deposits cost us whose debit came back, because an account has no funds.
 """
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.currency import Currency
-from ledger.accounts import bank
+from ledger.accounts import bank, loss, suspense
 from ledger.transfers import OpenAccount, Post, Step, commit
 
 _USD = Currency.USD
@@ -33,6 +36,27 @@ class DepositEntry:
     micro_deposit_id: str
     part: str
     amount_minor: int = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnmatchedReturn:
+    """An entry that the bank gave back and that is none of ours, or came back before. `debit`: money leaves us."""
+
+    id: str
+    amount_minor: int
+    debit: bool
+
+
+def unmatched(entry: UnmatchedReturn) -> list[Step]:
+    accounts = (suspense(_USD).id, bank(_USD).id) if entry.debit else (bank(_USD).id, suspense(_USD).id)
+    post = Post(f"{entry.id}:unmatched", *accounts, entry.amount_minor, _USD, "return_unmatched", entry.id)
+    return [suspense(_USD), bank(_USD), post]
+
+
+def written_off(entry: UnmatchedReturn) -> list[Step]:
+    accounts = (loss(_USD).id, suspense(_USD).id) if entry.debit else (suspense(_USD).id, loss(_USD).id)
+    post = Post(f"{entry.id}:written_off", *accounts, entry.amount_minor, _USD, "return_written_off", entry.id)
+    return [suspense(_USD), loss(_USD), post]
 
 
 def originated(entries: Sequence[DepositEntry]) -> list[Step]:
@@ -58,6 +82,12 @@ class MicroDepositBooks:
 
     async def post_returned(self, entry: DepositEntry) -> None:
         await commit(self._engine, returned(entry))
+
+    async def post_unmatched(self, entry: UnmatchedReturn) -> None:
+        await commit(self._engine, unmatched(entry))
+
+    async def write_off(self, entry: UnmatchedReturn) -> None:
+        await commit(self._engine, written_off(entry))
 
 
 def _post(entry: DepositEntry, what: str, code: str) -> Post:

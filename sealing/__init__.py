@@ -23,6 +23,7 @@ PAN_PURPOSE = "durapay/credential/pan"
 AUTHENTICATION_PURPOSE = "durapay/credential/authentication"
 PROVISIONING_PURPOSE = "durapay/provisioning"
 BANK_ACCOUNT_PURPOSE = "durapay/bank-account"
+BANK_CORRECTION_PURPOSE = "durapay/bank-correction"
 
 
 class SealBroken(DurapayError):

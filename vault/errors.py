@@ -22,6 +22,10 @@ class InvalidBankAccount(DurapayError):
         self.param = param
 
 
+class BankAccountKnown(DurapayError):
+    """The owner has the account already as which the bank corrects another one of theirs; an operator has to look."""
+
+
 class TokenUnusable(InvalidTransition):
     """The token's state, expiry or counter forbids this (`code`: `token_suspended`, `token_expired`, …)."""
 

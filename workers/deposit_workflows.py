@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.bank import DepositWorkflows
-from domain.ids import micro_deposit_workflow_id
-from domain.micro_deposits import DepositReturned, DepositsPosted, MicroDepositSnapshot
+from domain.ids import bank_return_workflow_id, micro_deposit_workflow_id
+from domain.micro_deposits import BankReturn, DepositReturned, DepositsPosted, MicroDepositSnapshot
+from temporal.task_queues import TaskQueue
+from workflows.bank_accounts import BankReturnWorkflow
 from workflows.micro_deposit import MicroDepositWorkflow
 
 _log = logging.getLogger(__name__)
@@ -31,6 +36,17 @@ class TemporalDepositWorkflows(DepositWorkflows):
             _log.info("%s has ended and does not hear of its entries", news.micro_deposit_id)
             return False
         return True
+
+    async def begin(self, entry: BankReturn) -> None:
+        with contextlib.suppress(WorkflowAlreadyStartedError):  # it has ended
+            await self._client.start_workflow(
+                BankReturnWorkflow.run,
+                entry,
+                id=bank_return_workflow_id(entry.sequence, entry.line),
+                task_queue=TaskQueue.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            )
 
     async def account_removed(self, micro_deposit_id: str) -> None:
         update, handle = MicroDepositWorkflow.account_removed, self._handle(micro_deposit_id)

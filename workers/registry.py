@@ -12,7 +12,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from temporal.task_queues import TaskQueue
 from workers.heartbeats import Heartbeats
 from workers.sandbox import sandbox
-from workflows.bank_accounts import BankAccountRemovalWorkflow
+from workflows.bank_accounts import BankAccountRemovalWorkflow, BankReturnWorkflow
 from workflows.card_verification import CardVerificationWorkflow
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow, CardRenewalWorkflow
 from workflows.closure import ClosureWorkflow
@@ -45,6 +45,7 @@ WORKFLOWS: Sequence[type] = (
     MicroDepositWorkflow,
     BankDayWorkflow,
     BankAccountRemovalWorkflow,
+    BankReturnWorkflow,
     OnboardingWorkflow,
     RescreeningWorkflow,
     ClosureWorkflow,

@@ -39,6 +39,8 @@ from config.settings import (
     BankSettings,
     ClearingSettings,
     ContactCodeSettings,
+    CorrectionSealingSettings,
+    CorrectionSettings,
     DatabaseSettings,
     DisputeSettings,
     DocumentSettings,
@@ -174,7 +176,8 @@ async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker
     personal_keys = PersonalKeys(engine, redis, provider, Sealer(LendingSettings().public_key.get_secret_value()))
     stack.callback(personal_keys.close)
     bank_sealer = Sealer(BankSealingSettings().public_key.get_secret_value())
-    bank_vault = BankAccountVault(engine, provider, bank_sealer)
+    corrections = Unsealer([CorrectionSettings().private_key.get_secret_value()])
+    bank_vault = BankAccountVault(engine, provider, bank_sealer, corrections)
     stack.callback(bank_vault.close)
     bank_accounts = BankAccountActivities(bank_vault)
     activities, keys = VaultActivities(vault), PersonalKeyActivities(personal_keys, vault, bank_vault)
@@ -193,6 +196,7 @@ async def _vault(client: Client, build_id: str, stack: AsyncExitStack) -> Worker
             keys.destroy,
             keys.remove_tokens,
             bank_accounts.bank_account_box,
+            bank_accounts.correct_bank_account,
             bank_accounts.erase_bank_account,
         ],
         build_id,
@@ -391,7 +395,9 @@ async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     bank = BankClient(settings.url, settings.token.get_secret_value(), settings.answer_timeout_seconds)
     stack.push_async_callback(bank.aclose)
     originator = Originator(settings.routing_number, settings.name, settings.company_id, settings.company_name)
-    gateway = BankGateway(engine, Unsealer([settings.private_key.get_secret_value()]), bank, originator)
+    unsealer = Unsealer([settings.private_key.get_secret_value()])
+    corrections = Sealer(CorrectionSealingSettings().public_key.get_secret_value())
+    gateway = BankGateway(engine, unsealer, bank, originator, corrections=corrections)
     activities = BankActivities(engine, gateway, MicroDepositBooks(engine), TemporalDepositWorkflows(client))
     await ensure_schedules(client, [_EVERY_HOUR])
     return activity_worker(
@@ -404,6 +410,9 @@ async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
             activities.record,
             activities.confirm,
             activities.end_verification,
+            activities.take_back,
+            activities.record_correction,
+            activities.decide_return,
             activities.read_day,
         ],
         build_id,

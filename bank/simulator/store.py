@@ -23,6 +23,7 @@ from bank.nacha import (
     Return,
     SecCode,
     ServiceClass,
+    corrected_data,
     is_debit,
     parse,
     returned_code,
@@ -55,6 +56,8 @@ CREATE TABLE IF NOT EXISTS return_files (
 
 _SCRIPTED = re.compile(r"1099([012])000(\d\d)")
 _LATE_BANKING_DAYS = 5
+_RIGHT_ROUTING = "011000015"
+_OTHER_TYPE = {22: 32, 27: 37, 32: 22, 37: 27}
 _HIGHEST = {"0": 85, "1": 85, "2": 14}
 
 
@@ -188,6 +191,11 @@ class Store:
             if changed.rowcount == 0:
                 raise Refused(409, "nothing_to_return", "no posted entry of this file can come back")
             self._write_returns(date.fromisoformat(today))
+
+    def forget_returns(self, file_id: str) -> None:
+        """A bank that errs: what came back of a file may come back again."""
+        with self._transaction():
+            self._connection.execute("UPDATE entries SET returned_in = NULL WHERE file_id = ?", (file_id,))
 
     def journal(self) -> dict[str, list[dict[str, Any]]]:
         """Requests, files and entries as they stand. Of an account number it shows the last four digits."""
@@ -393,6 +401,7 @@ def _back(row: sqlite3.Row, trace: int) -> Entry:
     )
     code, original = row["comes_back"], row["trace"]
     if code.startswith("C"):
-        # What is to be corrected: the account number, which stays as it is here.
-        return replace(forward, amount_minor=0, addenda=Change(code, original, row["routing"][:8], row["account"]))
+        # A test account that asks for a correction has another number, at another bank, and is of the other type.
+        right = corrected_data(code, _RIGHT_ROUTING, f"3{row['account'][1:]}", _OTHER_TYPE[row["code"]])
+        return replace(forward, amount_minor=0, addenda=Change(code, original, row["routing"][:8], right))
     return replace(forward, addenda=Return(code, original, row["routing"][:8]))

@@ -32,6 +32,7 @@ from domain.ids import (
     refund_workflow_id,
     renewal_workflow_id,
 )
+from domain.micro_deposits import BankReturn
 from domain.outcomes import Acknowledged, DoubtReason, Unknown
 from embedded.servers import binary
 from store.engine import create_engine
@@ -58,7 +59,7 @@ from tests.support.shared import close_run, open_run, shared_server
 from tests.support.world import NOW, Fault, declined, open_world
 from tests.workflows.test_invariant_workflow import ScriptedChecks
 from workers.registry import activity_worker, payments_worker
-from workflows.bank_accounts import BankAccountRemovalWorkflow
+from workflows.bank_accounts import BankAccountRemovalWorkflow, BankReturnWorkflow
 from workflows.cards import CardExpiryRemindersWorkflow, CardRemovalWorkflow
 from workflows.dispute import LateNoticeWorkflow
 from workflows.invariants import InvariantWorkflow
@@ -75,7 +76,7 @@ SCENARIOS = (
     | {f"onboarding_{scenario.__name__}" for scenario in CASES}
     | {f"closure_{scenario.__name__}" for scenario in CLOSURES}
     | {f"micro_deposit_{scenario.__name__}" for scenario in DEPOSITS}
-    | {"rescreening", "bank_day", "bank_account_removal"}
+    | {"rescreening", "bank_day", "bank_account_removal", "bank_returns"}
     | {"token_provisioning", "card_verification", "cards", "settlement", "invariants", "dispute_late_notice"}
 )
 
@@ -104,6 +105,8 @@ async def record(engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
             await _record_deposits(deposit)
     if wanted("bank_day"):
         await _record_bank_day()
+    if wanted("bank_returns"):
+        await _record_bank_returns()
     if wanted("bank_account_removal"):
         await _record_bank_account_removal()
     if wanted("token_provisioning"):
@@ -195,6 +198,26 @@ async def _record_bank_day() -> None:
         )
         await handle.result()
         await _save("bank_day", environment.client, handle.id)
+
+
+async def _record_bank_returns() -> None:
+    """One that takes an account back, one that corrects it, and one that two operators write off."""
+    day = NOW.date()
+    late = BankReturn(7, 1, "return", "R10", 32, day, 21, "md_1", "ba_1")
+    change = BankReturn(7, 2, "change", "C01", 0, day, 21, "md_1", "ba_1", "key.box")
+    unmatched = BankReturn(7, 3, "return", "R03", 32, day, 21)
+    for name, entry in (("late", late), ("corrected", change), ("unmatched", unmatched)):
+        async with _environment() as environment, open_deposit_world(environment.client):
+            handle = await environment.client.start_workflow(
+                BankReturnWorkflow.run, entry, id=f"bank-return/{name}", task_queue=TaskQueue.PAYMENTS
+            )
+            if entry is unmatched:
+                await _parked(handle)
+                for operator in ("operator-1", "operator-2"):
+                    request = ResolveRequest(operator, "bank.explain_return", Resolution.WRITE_OFF, "asked the bank")
+                    await handle.execute_update(BankReturnWorkflow.resolve, request)
+            await handle.result()
+            await _save(f"bank_return_{name}", environment.client, handle.id)
 
 
 async def _record_bank_account_removal() -> None:

@@ -17,12 +17,17 @@ from activities import contracts
 from domain.ids import ACCOUNT, MICRO_DEPOSIT, PAYMENT_METHOD, USER, micro_deposit_workflow_id, new_id
 from domain.micro_deposits import (
     BankAccountRef,
+    BankCorrection,
     BankDayReport,
+    BankReturn,
     Begun,
     CancelDeposits,
     ConfirmAttempt,
     ConfirmDeposits,
     ConfirmVerdict,
+    CorrectedAccount,
+    CorrectionOutcome,
+    CorrectionRecord,
     DepositReturned,
     DepositsPosted,
     MicroDepositChange,
@@ -34,7 +39,10 @@ from domain.micro_deposits import (
     Originated,
     OriginationRefused,
     OriginationUnknown,
+    ReturnDecision,
+    ReturnEffect,
     SealedBankAccount,
+    TakenBack,
 )
 from temporal.task_queues import TaskQueue
 from tests.support.world import Script
@@ -45,6 +53,7 @@ FILE_ID = "ach_1"
 SETTLES_ON = date(2026, 11, 24)
 RIGHT, WRONG = (32, 45), (1, 2)
 TAKEN = Originated(FILE_ID, SETTLES_ON)
+RIGHT_ACCOUNT = CorrectedAccount("ba_1", "bref_1", "bref_2", "011000015", "savings", "6789")
 DOUBT = OriginationUnknown(FILE_ID)
 
 
@@ -61,6 +70,10 @@ class ScriptedBank(contracts.BankActivities, contracts.BankAccountActivities):
     guesses: list[ConfirmAttempt] = field(default_factory=list)
     erased: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    takes: Script = field(default_factory=lambda: Script(TakenBack(ReturnEffect.REVOKED)))
+    corrections: Script = field(default_factory=lambda: Script(CorrectionOutcome(RIGHT_ACCOUNT)))
+    corrected: list[CorrectionRecord] = field(default_factory=list)
+    decided: list[ReturnDecision] = field(default_factory=list)
 
     @activity.defn(name="bank.begin")
     async def begin(self, order: MicroDepositOrder) -> Begun:
@@ -101,6 +114,24 @@ class ScriptedBank(contracts.BankActivities, contracts.BankAccountActivities):
     @activity.defn(name="vault.erase_bank_account")
     async def erase_bank_account(self, account: BankAccountRef) -> None:
         self.erased.append(account.bank_account_id)
+
+    @activity.defn(name="bank.take_back")
+    async def take_back(self, entry: BankReturn) -> TakenBack:
+        taken: TakenBack = await self.takes.play(entry)
+        return taken
+
+    @activity.defn(name="bank.record_correction")
+    async def record_correction(self, record: CorrectionRecord) -> None:
+        self.corrected.append(record)
+
+    @activity.defn(name="bank.decide_return")
+    async def decide_return(self, decision: ReturnDecision) -> None:
+        self.decided.append(decision)
+
+    @activity.defn(name="vault.correct_bank_account")
+    async def correct_bank_account(self, correction: BankCorrection) -> CorrectionOutcome:
+        outcome: CorrectionOutcome = await self.corrections.play(correction)
+        return outcome
 
     @activity.defn(name="payment_methods.remove")
     async def remove(self, method: contracts.PaymentMethodRef) -> None:
@@ -181,9 +212,12 @@ async def open_deposit_world(client: Client) -> AsyncIterator[DepositWorld]:
         bank.record,
         bank.confirm,
         bank.end_verification,
+        bank.take_back,
+        bank.record_correction,
+        bank.decide_return,
         bank.read_day,
     ]
-    vault: list[Callable[..., Any]] = [bank.bank_account_box, bank.erase_bank_account]
+    vault: list[Callable[..., Any]] = [bank.bank_account_box, bank.correct_bank_account, bank.erase_bank_account]
     async with (
         payments_worker(client, [bank.remove], "test"),
         activity_worker(client, TaskQueue.BANK, banking, "test"),

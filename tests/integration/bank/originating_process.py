@@ -17,7 +17,7 @@ from bank.gateway import BankGateway
 from domain.micro_deposits import OriginateCommand
 from sealing import Unsealer
 from store.engine import create_engine
-from tests.integration.bank.rig import ORIGINATOR, TOKEN, Clock
+from tests.integration.bank.rig import CORRECTIONS, ORIGINATOR, TOKEN, Clock
 
 
 class Dying(BankClient):
@@ -40,6 +40,7 @@ async def originate() -> None:
         Unsealer([bytes.fromhex(given["private_key"])]),
         Dying(given["bank_url"], given["die"]),
         ORIGINATOR,
+        corrections=CORRECTIONS,
         clock=Clock(datetime.fromisoformat(given["now"])),
     )
     await gateway.originate(OriginateCommand(given["effect_key"], given["micro_deposit_id"], given["sealed_account"]))

@@ -23,6 +23,7 @@ from bank.simulator.store import Bank
 from domain.bank_accounts import BankAccountType
 from domain.ids import ACCOUNT, MICRO_DEPOSIT, PAYMENT_METHOD, USER, effect_key, new_id
 from domain.micro_deposits import (
+    BankReturn,
     BeginRefusal,
     ConfirmAttempt,
     ConfirmVerdict,
@@ -46,6 +47,11 @@ TOKEN, CONTROL_TOKEN = "t" * 24, "c" * 24
 ROUTING = "021000021"
 
 
+# The vault's key, for what the bank corrects.
+CORRECTION_KEY = X25519PrivateKey.generate()
+CORRECTIONS = Sealer(CORRECTION_KEY.public_key().public_bytes_raw())
+
+
 class Clock:
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -60,10 +66,14 @@ class Workflows(DepositWorkflows):
 
     ended: set[str] = field(default_factory=set)
     told: list[DepositsPosted | DepositReturned] = field(default_factory=list)
+    begun: list[BankReturn] = field(default_factory=list)
 
     async def tell(self, news: DepositsPosted | DepositReturned) -> bool:
         self.told.append(news)
         return news.micro_deposit_id not in self.ended
+
+    async def begin(self, entry: BankReturn) -> None:
+        self.begun.append(entry)
 
     async def account_removed(self, micro_deposit_id: str) -> None:
         raise AssertionError("no account was removed")
@@ -203,7 +213,9 @@ class BankRig:
 async def open_rig(engine: AsyncEngine, provider: Pkcs11Provider, folder: Path) -> AsyncIterator[BankRig]:
     key = X25519PrivateKey.generate()
     clock = Clock(MONDAY)
-    vault = BankAccountVault(engine, provider, Sealer(key.public_key().public_bytes_raw()))
+    vault = BankAccountVault(
+        engine, provider, Sealer(key.public_key().public_bytes_raw()), Unsealer([CORRECTION_KEY.private_bytes_raw()])
+    )
     unsealer = Unsealer([key.private_bytes_raw()])
     config = Config(
         folder / "bank.db", TOKEN, CONTROL_TOKEN, Bank(ORIGINATOR.routing_number, ORIGINATOR.bank_name), clock=clock
@@ -211,7 +223,7 @@ async def open_rig(engine: AsyncEngine, provider: Pkcs11Provider, folder: Path) 
     async with BankSimulator(config) as simulator:
         await _continue_returns(engine, simulator)
         client = BankClient(simulator.url, TOKEN, timeout_seconds=2.0)
-        gateway = BankGateway(engine, unsealer, client, ORIGINATOR, clock=clock)
+        gateway = BankGateway(engine, unsealer, client, ORIGINATOR, corrections=CORRECTIONS, clock=clock)
         yield BankRig(engine, vault, simulator, gateway, unsealer, clock, key.private_bytes_raw())
         await client.aclose()
     vault.close()

@@ -13,7 +13,7 @@ from bank.errors import BankDoesNotSay, BankUnreachable
 from bank.gateway import BankGateway
 from bank.journal import FileState
 from domain.micro_deposits import NotReceived, Originated, OriginationUnknown
-from tests.integration.bank.rig import MONDAY, ORIGINATOR, TOKEN, BankRig
+from tests.integration.bank.rig import CORRECTIONS, MONDAY, ORIGINATOR, TOKEN, BankRig
 
 
 async def _state(rig: BankRig, file_id: str) -> str:
@@ -62,9 +62,8 @@ async def test_a_bank_that_is_down_gets_nothing_and_the_file_may_be_sent_later(r
     order = await rig.order("000123456782")
     await rig.begin(order)
     command = await rig.command(order)
-    dead = BankGateway(
-        rig.engine, rig.unsealer, BankClient("http://127.0.0.1:9", TOKEN, 1.0), ORIGINATOR, clock=rig.clock
-    )
+    nowhere = BankClient("http://127.0.0.1:9", TOKEN, 1.0)
+    dead = BankGateway(rig.engine, rig.unsealer, nowhere, ORIGINATOR, corrections=CORRECTIONS, clock=rig.clock)
     with pytest.raises(BankUnreachable):
         await dead.originate(command)
     outcome = await rig.gateway.originate(command)
@@ -138,7 +137,7 @@ async def test_a_file_that_the_bank_gets_twice_is_taken_once(rig: BankRig) -> No
     order = await rig.order("000123456787")
     await rig.begin(order)
     client = _Stuttering(rig.simulator.url, TOKEN)
-    gateway = BankGateway(rig.engine, rig.unsealer, client, ORIGINATOR, clock=rig.clock)
+    gateway = BankGateway(rig.engine, rig.unsealer, client, ORIGINATOR, corrections=CORRECTIONS, clock=rig.clock)
     outcome = await gateway.originate(await rig.command(order))
     await client.aclose()
     assert isinstance(outcome, Originated)
@@ -205,5 +204,6 @@ async def test_returns_are_read_from_the_banks_files(rig: BankRig, code: str, pa
     await rig.begin(order)
     await rig.gateway.originate(await rig.command(order))
     await rig.forward(2)
-    found = [each for each in await rig.gateway.returns() if each.micro_deposit_id == order.micro_deposit_id]
+    entries = [each.news for each in await rig.gateway.returns()]
+    found = [each for each in entries if each.micro_deposit_id == order.micro_deposit_id]
     assert [each.reason_code for each in found] == [f"R{code}"] * parts

@@ -14,11 +14,14 @@ from bank.errors import FieldInvalid, NachaInvalid
 from bank.nacha import (
     Batch,
     Change,
+    Correction,
     Entry,
     NachaFile,
     Return,
     SecCode,
     ServiceClass,
+    corrected_data,
+    correction_of,
     credit_code,
     debit_code,
     is_debit,
@@ -223,3 +226,32 @@ def test_an_account_number_is_in_no_representation() -> None:
 def test_an_entry_comes_back_under_the_code_of_its_account_and_direction(account_type: BankAccountType) -> None:
     assert not is_debit(returned_code(credit_code(account_type)))
     assert is_debit(returned_code(debit_code(account_type)))
+
+
+@pytest.mark.parametrize(
+    ("code", "right"),
+    [
+        ("C01", Correction(account_number="000987654321")),
+        ("C02", Correction(routing_number="011000015")),
+        ("C03", Correction("011000015", "000987654321")),
+        ("C05", Correction(account_type=BankAccountType.SAVINGS)),
+        ("C06", Correction(account_number="000987654321", account_type=BankAccountType.SAVINGS)),
+        ("C07", Correction("011000015", "000987654321", BankAccountType.SAVINGS)),
+    ],
+)
+def test_each_change_code_says_what_is_right_in_its_own_places(code: str, right: Correction) -> None:
+    data = corrected_data(code, "011000015", "000987654321", 32)
+    assert correction_of(Change(code, 1, "02100002", data)) == right
+
+
+@pytest.mark.parametrize(
+    ("code", "data"), [("C04", "ADA LOVELACE"), ("C05", "99"), ("C03", "011000015"), ("C13", "x"), ("C01", " ")]
+)
+def test_a_change_that_says_nothing_of_an_account_is_no_correction(code: str, data: str) -> None:
+    assert correction_of(Change(code, 1, "02100002", data)) is None
+
+
+def test_the_places_are_those_of_the_rules() -> None:
+    assert corrected_data("C03", "011000015", "123456", 22) == "011000015   123456"
+    assert corrected_data("C06", "011000015", "123456", 32) == "123456              32"
+    assert corrected_data("C07", "011000015", "123456", 37) == "011000015123456           37"

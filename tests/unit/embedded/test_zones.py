@@ -43,6 +43,11 @@ def test_only_the_bank_worker_opens_account_numbers() -> None:
     assert "DURAPAY_HSM_PIN" not in variables(Zone.BANK)
 
 
+def test_only_the_vault_worker_reads_what_banks_correct_of_an_account() -> None:
+    assert {zone for zone in Zone if "DURAPAY_CORRECTION_PRIVATE_KEY" in variables(zone)} == {Zone.VAULT}
+    assert {zone for zone in Zone if "DURAPAY_CORRECTION_SEALING_PUBLIC_KEY" in variables(zone)} == {Zone.BANK}
+
+
 def test_the_simulated_bank_shares_nothing_with_the_platform() -> None:
     for zone in set(Zone) - {Zone.BANK_SIMULATOR}:
         assert not variables(zone) & variables(Zone.BANK_SIMULATOR)
