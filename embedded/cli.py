@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -476,6 +477,8 @@ def _port_number(text: str) -> int:
 def _print_addresses(addresses: Addresses) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("API and its documentation", f"{addresses.api}/docs")
+    # Passkeys belong to a domain: the page is of no use under an IP address.
+    table.add_row("Wallet, for developers", f"http://localhost:{urlsplit(addresses.api).port}/wallet")
     table.add_row("Temporal UI", addresses.temporal_ui)
     table.add_row("Temporal", addresses.temporal)
     table.add_row("SMS, mails and pushes sent", addresses.sandbox)

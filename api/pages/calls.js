@@ -8,7 +8,8 @@ export const access = { key: null, session: null, device: null, ended: () => {} 
 // The platform said no. `param` names the field that is wrong, `details` is all that it said.
 export class Refused extends Error {
   constructor(error, retryAfter = null) {
-    super(retryAfter ? `${error.message} Try again in ${retryAfter} s.` : error.message);
+    const left = error.attempts_remaining === undefined ? "" : ` Attempts remaining: ${error.attempts_remaining}.`;
+    super(`${error.message}${left}${retryAfter ? ` Try again in ${retryAfter} s.` : ""}`);
     this.code = error.code;
     this.param = error.param ?? null;
     this.details = error;

@@ -34,7 +34,12 @@ const steps = {
     let known = await call("GET", path, undefined, { as: "app" });
     for (const contact of ["email", "phone"]) {
       if (known[contact].verified) continue;
-      known = await call("POST", `${path}/verify_${contact}`, { code: codes[contact] }, { as: "app", secret: true });
+      try {
+        known = await call("POST", `${path}/verify_${contact}`, { code: codes[contact] }, { as: "app", secret: true });
+      } catch (error) {
+        if (error.param === "code") error.param = contact;
+        throw error;
+      }
     }
     if (!known.session) throw new Refused({ code: "", message: "You are registered already: sign in." });
     await enter(known.session, "You are registered. Add a passkey now: with it you sign in the next time.");
@@ -93,8 +98,9 @@ const steps = {
     const [month, year] = expiry.split("/").map(Number);
     const body = { user: access.session.user, number: number.replaceAll(" ", ""), exp_month: month, exp_year: 2000 + year, cvc };
     // The number leaves the page with the request, whatever comes of it.
-    find("#card").reset();
+    for (const name of ["number", "cvc"]) find(`#card [name=${name}]`).value = "";
     const added = await call("POST", "/v1/payment_methods/cards", body, { secret: true });
+    find("#card").reset();
     const card = await watch(`/v1/payment_methods/${added.id}`, (shown) => shown.status !== "pending");
     await refreshed(methods);
     return `${cardName(card)} is ${card.status}.`;
@@ -102,8 +108,9 @@ const steps = {
 
   async bank({ routing_number, account_number, account_type }) {
     const body = { user: access.session.user, routing_number, account_number, account_type };
-    find("#bank").reset();
+    find("#bank [name=account_number]").value = "";
     const added = await call("POST", "/v1/payment_methods/bank_accounts", body, { secret: true });
+    find("#bank").reset();
     await refreshed(methods);
     return `The account …${added.last4} is added. Verify it by two small deposits.`;
   },
@@ -441,6 +448,10 @@ function closeConfirmation(text) {
   answer(find("#pay output"), text, "good");
 }
 
+// The button that opened it was waiting then, and could not have the focus that comes back.
+find("#confirmation").addEventListener("close", () => {
+  if (document.activeElement === document.body) find("#payments-title").focus();
+});
 find("#confirm-later").addEventListener("click", () => find("#confirmation").close());
 find("#confirm-cancel").addEventListener("click", (event) =>
   doing("confirm", async () => {
@@ -467,7 +478,10 @@ function doing(formId, work) {
     const button = event.submitter ?? event.currentTarget;
     const heading = button.closest("section")?.querySelector("h2");
     const fields = event.target.elements ?? [];
-    for (const field of fields) field.removeAttribute("aria-invalid");
+    for (const field of fields) {
+      field.removeAttribute("aria-invalid");
+      field.removeAttribute("aria-describedby");
+    }
     // What was said before about the same things may not be so any more.
     for (const old of output.closest("section")?.querySelectorAll("output") ?? []) answer(old, "", "");
     button.disabled = true;
@@ -479,7 +493,9 @@ function doing(formId, work) {
       answer(output, code ? `${error.message} (${code})` : (BROWSER[error.name] ?? error.message), "bad");
       const wrong = error.param && fields.namedItem?.(FIELDS[error.param] ?? error.param);
       if (wrong instanceof HTMLInputElement) {
+        output.id = `${formId}-said`;
         wrong.setAttribute("aria-invalid", "true");
+        wrong.setAttribute("aria-describedby", output.id);
         wrong.focus();
       }
     } finally {

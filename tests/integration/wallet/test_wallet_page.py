@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from tests.support.app import App, Someone
+from tests.support.app import App, Someone, wrong
 from tests.support.bank import ROUTING_NUMBER, Bank
 from tests.support.browser import PHONE, Browser, browser_at
 from tests.support.platform import Access
@@ -183,6 +183,81 @@ async def test_a_request_whose_answer_was_lost_is_sent_again_under_its_key(
     # What was answered is over: the same once more is another payment.
     assert "captured" in await browser.do("pay", "good", dollars="21")
     assert len((await shop.get("/v1/payments", user=user))["data"]) == 2
+
+
+async def test_a_user_without_a_passkey_confirms_by_the_code_of_the_sms(browser: Browser, app: App) -> None:
+    someone = await _register(browser, app)
+    await browser.do("card", "good", **CARD)
+    await browser.do("pay", "good", dollars="3000")
+    code = await app.code(someone.phone, known=1)
+    assert "step_up_code_incorrect" in await browser.do("confirm", "bad", code=wrong(code))
+    await browser.press("Later")
+    await browser.press("Confirm $3,000.00 to Corner Coffee")
+    await browser.page.get_by_label("Code from the SMS").fill(code)
+    await browser.page.locator("#confirm-button").click()
+    await expect(browser.page.locator("#confirmation")).to_be_hidden(timeout=60_000)
+    await browser.has("payment", "$3,000.00 to Corner Coffee", "paid (captured)")
+
+    await browser.do("pay", "good", dollars="3100")
+    await browser.press("Do not pay")
+    await browser.has("payment", "$3,100.00 to Corner Coffee", "canceled")
+    await browser.press("Sign out")
+    await browser.noticed("You are signed out")
+
+
+async def test_what_is_wrong_is_named_at_its_field_and_no_number_stays_in_one(browser: Browser, app: App) -> None:
+    await _register(browser, app)
+    wrong_ones = (
+        ("card", CARD | {"number": "4242 4242 4242 4241"}, "number", "incorrect_number"),
+        ("card", CARD | {"expiry": "01/20"}, "expiry", "expired_card"),
+        ("bank", {"routing_number": "021000022", "account_number": "1234567"}, "routing_number", "incorrect_routing"),
+    )
+    for step, fields, wrong_one, code in wrong_ones:
+        assert code in await browser.do(step, "bad", **fields)
+        field = browser.page.locator(f"form#{step} [name={wrong_one}]")
+        await expect(field).to_be_focused()
+        await expect(field).to_have_attribute("aria-invalid", "true")
+        description = await field.get_attribute("aria-describedby")
+        await expect(browser.page.locator(f"output#{description}")).to_contain_text(code)
+        values = await browser.page.evaluate("[...document.querySelectorAll('input')].map(i => i.value)")
+        assert {fields.get("number"), fields.get("cvc"), fields.get("account_number")} & set(values) == set()
+
+
+async def test_an_expired_token_is_refreshed_once_for_all_who_need_it(browser: Browser, app: App) -> None:
+    await _register(browser, app)
+    refreshed: list[str] = []
+    before: set[str] = set()
+    answer = {"error": {"code": "session_expired", "message": "The session has expired.", "param": None}}
+
+    async def expire(route: Any) -> None:
+        """What the API says of a token that is ten minutes old: here, of the one that the page began with."""
+        token = route.request.headers["authorization"]
+        before.update({token} if not before else ())
+        if token in before:
+            await route.fulfill(status=401, json=answer)
+        else:
+            await route.continue_()
+
+    await browser.page.route("**/v1/payment_methods**", expire)
+    await browser.page.route("**/v1/passkeys**", expire)
+    browser.page.on(
+        "request", lambda asked: refreshed.append(asked.url) if asked.url.endswith("/sessions/refresh") else None
+    )
+    await browser.do("add-passkey", "good")
+    assert len(refreshed) == 1
+    await browser.do("card", "good", **CARD)
+    assert "captured" in await browser.do("pay", "good", dollars="4")
+    assert len(refreshed) == 1
+
+
+async def test_a_browser_that_is_offline_says_so_and_goes_on_when_it_is_back(browser: Browser, app: App) -> None:
+    await _register(browser, app)
+    await browser.page.context.set_offline(True)
+    await browser.noticed("This browser is offline")
+    assert "No answer came" in await browser.do("payments", "bad")
+    await browser.page.context.set_offline(False)
+    await browser.noticed("This browser is online again")
+    await browser.do("payments", "good")
 
 
 async def test_a_session_that_ends_elsewhere_takes_what_it_showed_off_the_page(
