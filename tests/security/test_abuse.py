@@ -8,24 +8,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from embedded.processes import LOOPBACK, free_port
 from identity.proofs import base64url
 from tests.support.app import PASSWORD, App, Someone
 from tests.support.bank import ROUTING_NUMBER, Bank
 from tests.support.member import JSON, Member, signed_up, step_up_answer
-from tests.support.platform import Access
-from tests.support.shop import Json, Shop, new_key, order, until
+from tests.support.platform import Access, api_beside
+from tests.support.shop import Json, Shop, http_client, new_key, order, until
 
 
 def _check(response: httpx.Response, status: int, code: str, param: str | None = None) -> None:
@@ -114,41 +108,17 @@ async def test_what_cannot_be_a_deposit_costs_no_attempt_and_an_attempt_is_made_
     assert (twice.status_code == 422) == (first != second)
 
 
-@pytest.fixture(scope="module")
-def checking_only(platform: Access) -> Iterator[str]:
-    """A second API of the platform, set up as the first one but for a bank that debits no savings accounts."""
-    running = json.loads((Path(platform.state) / "running.json").read_text())
-    pairs = Path(f"/proc/{running['processes']['API']}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    environment = dict(pair.decode().split("=", 1) for pair in pairs)
-    port = free_port()
-    environment |= {"DURAPAY_API_PORT": str(port), "DURAPAY_API_SAVINGS_ACCOUNTS": "false"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    yield f"http://{LOOPBACK}:{port}"
-    process.terminate()
-    process.wait(30)
-
-
 async def test_a_savings_account_is_refused_where_the_bank_debits_none(
-    shop: Shop, bank: Bank, checking_only: str
+    platform: Access, shop: Shop, bank: Bank
 ) -> None:
     number = await bank.new_number()
-    async with httpx.AsyncClient(base_url=checking_only, headers=shop.http.headers, timeout=30) as client:
+    async with api_beside(platform, SAVINGS_ACCOUNTS="false") as access, http_client(access, shop.key) as client:
         there = Shop(client, shop.account_id, shop.key)
-        await until(lambda: _health(client), bool)
         refused = await _add(there, number, account_type="savings")
         _check(refused, 422, "bank_account_type_unsupported", "account_type")
         assert (await shop.get("/v1/payment_methods", user=(await there.add_user())["id"]))["data"] == []
         assert (await _add(there, number)).status_code == 201
     assert (await _add(shop, number, account_type="savings")).status_code == 201
-
-
-async def _health(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/health")).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 # --------------------------------------------------------------------------------------------------- devices, passkeys

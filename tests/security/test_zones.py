@@ -40,6 +40,9 @@ OWNERS = {
     "documents_secret_access_key": {"payments worker", "onboarding worker", "API"},
     "simulator_control_token": {"network simulator"},
     "clearing_token": {"network simulator", "settlement worker"},
+    "bank_private_key": {"bank worker"},
+    "bank_token": {"bank worker", "bank simulator"},
+    "bank_control_token": {"bank simulator"},
 }
 
 

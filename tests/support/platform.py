@@ -6,13 +6,20 @@ with servers of its own (tests/faults/kit/platform.py).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import signal
+import sys
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 from rich.console import Console
 from temporalio.client import Client
 
@@ -31,6 +38,8 @@ ANSWER_TIMEOUT_SECONDS = 1.5
 LATE_ANSWER_SECONDS = 2.5
 # How long the API lets a caller wait.
 WAIT_SECONDS = 5
+
+_START_SECONDS = 60
 
 # Started by the run's own keepers; here they are only set up.
 _SHARED_PARTS = frozenset({"PostgreSQL", "Valkey", "Temporal", "SES and S3 (moto)"})
@@ -65,6 +74,42 @@ def shared_platform() -> Access:
     """The run's platform; started by the first test that asks for it."""
     _start_servers()
     return Access(**shared_server("platform"))
+
+
+@asynccontextmanager
+async def api_beside(platform: Access, **changes: str) -> AsyncIterator[Access]:
+    """A second API of the platform, set up as the first one but for some of its `DURAPAY_API_…` settings."""
+    port = free_port()
+    environment = _environment(platform, "API") | {"DURAPAY_API_PORT": str(port)}
+    environment |= {f"DURAPAY_API_{name}": value for name, value in changes.items()}
+    with StateFolder(Path(platform.state)).log(f"api-{port}").open("wb") as log:
+        program = (sys.executable, "-m", "api")
+        process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=log, stderr=log)
+    try:
+        access = replace(platform, api=f"http://{LOOPBACK}:{port}")
+        await _until_healthy(access.api, process)
+        yield access
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _environment(platform: Access, process: str) -> dict[str, str]:
+    """That of one of the platform's running processes."""
+    running = json.loads((Path(platform.state) / "running.json").read_text())
+    pairs = Path(f"/proc/{running['processes'][process]}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+    return dict(pair.decode().split("=", 1) for pair in pairs)
+
+
+async def _until_healthy(api: str, process: asyncio.subprocess.Process) -> None:
+    async with httpx.AsyncClient(base_url=api, trust_env=False) as client:
+        for _ in range(_START_SECONDS * 10):
+            assert process.returncode is None, "the API ended while it started; see its log"
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get("/health")).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
+    raise ServerFailed("the second API did not start")
 
 
 def _start_servers() -> None:

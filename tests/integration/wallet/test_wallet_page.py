@@ -10,8 +10,8 @@ from playwright.async_api import expect
 from tests.support.app import App, Someone, wrong
 from tests.support.bank import ROUTING_NUMBER, Bank
 from tests.support.browser import PHONE, Browser, browser_at
-from tests.support.platform import Access
-from tests.support.shop import GOOD_CARD, Shop
+from tests.support.platform import Access, api_beside
+from tests.support.shop import GOOD_CARD, Shop, http_client
 
 CARD = {"number": "4242 4242 4242 4242", "expiry": "12/34", "cvc": "123"}
 
@@ -291,6 +291,14 @@ async def test_the_page_runs_nothing_from_elsewhere(browser: Browser, app: App) 
     assert browser.foreign == []
     assert (await app.http.get("/wallet/../app.py")).status_code == 404
     assert (await app.http.get("/wallet/other.html")).status_code == 404
+
+
+async def test_a_live_platform_does_not_serve_the_page(platform: Access) -> None:
+    async with api_beside(platform, LIVEMODE="true") as live, http_client(live, None) as client:
+        assert (await client.get("/docs")).status_code == 200
+        for path in ("/wallet", "/wallet/wallet.js"):
+            response = await client.get(path)
+            assert (response.status_code, response.json()["error"]["code"]) == (404, "route_missing")
 
 
 async def test_every_field_and_button_has_a_name_and_nothing_is_wider_than_a_phone(platform: Access, app: App) -> None:
