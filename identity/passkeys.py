@@ -212,7 +212,6 @@ async def find_by_assertion(connection: AsyncConnection, assertion: Json) -> Pas
 
     Raises:
         PasskeyRefused: malformed, unknown, removed, or of another user than the assertion says.
-        PasskeySuspended
     """
     credential_id, user_handle = claimed_credential(assertion)
     row = (await connection.execute(_FIND_CREDENTIAL, {"credential_id": credential_id})).one_or_none()
@@ -220,16 +219,20 @@ async def find_by_assertion(connection: AsyncConnection, assertion: Json) -> Pas
         raise PasskeyRefused("unknown")
     if user_handle is not None and user_handle != row.user_id.encode():
         raise PasskeyRefused("of another user than it says")
-    if row.suspended_at is not None:
-        raise PasskeySuspended("suspended")
     return _passkey(row)
 
 
 async def use(connection: AsyncConnection, passkey: Passkey, verified: VerifiedAuthentication) -> bool:
     """Counts a use that is verified, in the caller's transaction; False, and the passkey suspended, if it cannot be.
 
-    The caller commits in both cases.
+    The caller commits in both cases. That a passkey is suspended is told to whoever has it, and to nobody else: a
+    stranger who knows its id gets no further than the signature.
+
+    Raises:
+        PasskeySuspended: it was, before.
     """
+    if passkey.suspended_at is not None:
+        raise PasskeySuspended("suspended")
     count = verified.new_sign_count
     if (count or passkey.sign_count) and count <= passkey.sign_count:
         await connection.execute(_SUSPEND, {"id": passkey.id})
