@@ -19,6 +19,7 @@ from domain.consistency import Finding
 from ledger import invariants
 from ledger.batches import close_batch
 from ledger.expiry import expire_due
+from store.bank_consistency import BANK_RULES, check_bank
 from store.consistency import (
     DEADLINE_RULES,
     GRACE,
@@ -34,7 +35,14 @@ from store.consistency import (
 )
 
 WORKFLOW_RULES: Mapping[str, str] = {"workflow_runs": "What is not final has a workflow that runs."}
-RULES: Mapping[str, str] = {**invariants.RULES, **JOURNAL_RULES, **WORKFLOW_RULES, **DEADLINE_RULES, **TEXT_RULES}
+RULES: Mapping[str, str] = {
+    **invariants.RULES,
+    **JOURNAL_RULES,
+    **WORKFLOW_RULES,
+    **DEADLINE_RULES,
+    **BANK_RULES,
+    **TEXT_RULES,
+}
 
 _AT_ONCE = 8
 _SHOWN = 20
@@ -75,6 +83,7 @@ async def findings(engine: AsyncEngine, client: Client, grace: timedelta = GRACE
             *((each.rule, each.subject, each.detail) for each in await _of_ledger(connection)),
             *((each.rule, each.subject, each.detail) for each in await check_journal(connection, grace=grace)),
             *((each.rule, each.subject, each.detail) for each in await check_deadlines(connection, grace=grace)),
+            *((each.rule, each.subject, each.detail) for each in await check_bank(connection, grace=grace)),
             *((each.rule, each.subject, each.detail) for each in await check_texts(connection)),
         ]
     broken += [

@@ -40,6 +40,7 @@ _UNPOSTED_AT_ONCE = 500
 
 class BankGateway:
     """The bank worker's only way to the bank. `corrections` closes boxes for the vault, `clock` gives the time (UTC).
+    `passing` hears at which named place a file is now, and of which verification: `created`, `sending`, `answered`.
 
     All methods may be called again with the same command at any time, by any process; they answer what was decided.
     """
@@ -53,6 +54,7 @@ class BankGateway:
         *,
         corrections: Sealer,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        passing: Callable[[str, str], None] = lambda place, micro_deposit_id: None,
     ) -> None:
         self._engine = engine
         self._journal = FileJournal(engine, corrections)
@@ -60,6 +62,7 @@ class BankGateway:
         self._client = client
         self._originator = originator
         self._clock = clock
+        self._passing = passing
 
     async def originate(self, command: OriginateCommand) -> OriginationOutcome:
         """Hands the file of a verification over, once.
@@ -194,16 +197,19 @@ class BankGateway:
         file_id = known.numbers.file_id
         async with self._engine.connect() as connection:
             chosen = await store.amounts(connection, command.micro_deposit_id)
+        self._passing("created", command.micro_deposit_id)
         text = self._file(receiver, known.receiver_name, chosen, known.numbers)
         if digest(text) != known.sha256:
             raise FileNotRebuilt(f"{file_id} is not the file that was journaled")
         if not await self._journal.begin(file_id):
             return OriginationUnknown(file_id)  # another process is sending it
+        self._passing("sending", command.micro_deposit_id)
         try:
             answer = await self._client.send(file_id, text)
         except BankUnreachable:
             await self._journal.unsend(file_id)
             raise
+        self._passing("answered", command.micro_deposit_id)
         if isinstance(answer, Lost):
             await self._journal.give_up(file_id)
             return OriginationUnknown(file_id)

@@ -26,7 +26,7 @@ DOUBT_BUDGET = timedelta(hours=4)
 # A notification is given up for good: a day is how long it is reported, not how long it takes to mend.
 _GIVEN_UP_SHOWN = timedelta(days=1)
 # A break has a workflow that waits for operators from the first day; after these somebody else has to know.
-_BREAK_AGE = timedelta(days=3)
+BREAK_AGE = timedelta(days=3)
 # What was written longer ago was looked at before.
 _TEXT_AGE = timedelta(days=1)
 # These statements read whole tables; what answers payments is bounded far below.
@@ -102,7 +102,7 @@ async def check_deadlines(
         "grace": grace,
         "doubt": doubt,
         "given_up": _GIVEN_UP_SHOWN,
-        "break_age": _BREAK_AGE,
+        "break_age": BREAK_AGE,
         "limit": limit,
     }
     return [Breach(**row) for row in (await connection.execute(_DEADLINES, values)).mappings()]
@@ -301,15 +301,16 @@ WHERE at > now() - CAST(:age AS interval) AND said ~ '\d([ -]?\d){12}'
 """)
 
 
-def _all_of(queries: Mapping[str, str], columns: str) -> str:
+def all_of(queries: Mapping[str, str], columns: str) -> str:
+    """The statement that asks for what breaks each rule (its query says what), with the rule's name in front."""
     return " UNION ALL ".join(
         f"(SELECT '{rule}' AS rule, found.* FROM ({query}) AS found ({columns}) ORDER BY 2, 3 LIMIT :limit)"  # noqa: S608
         for rule, query in queries.items()
     )
 
 
-_JOURNAL = text(_FACTS + _all_of(_JOURNAL_QUERIES, "subject, detail"))
-_DEADLINES = text(_all_of(_DEADLINE_QUERIES, "subject, detail, workflow_id"))
+_JOURNAL = text(_FACTS + all_of(_JOURNAL_QUERIES, "subject, detail"))
+_DEADLINES = text(all_of(_DEADLINE_QUERIES, "subject, detail, workflow_id"))
 
 # A refund's own workflow starts when the network has been told of all that was captured; until then the payment's,
 # which waits for that, is all there is.
@@ -329,6 +330,9 @@ FROM platform.refunds AS refund WHERE status IN ('pending', 'in_doubt')
 UNION ALL
 SELECT 'token', id, created_at, ARRAY['token-provisioning/' || token_id]
 FROM platform.payment_methods WHERE status = 'pending' AND type = 'card'
+UNION ALL
+SELECT 'micro_deposit', id, updated_at, ARRAY['micro-deposit/' || id] FROM bank.micro_deposits
+WHERE status IN ('new', 'initiating', 'sent', 'awaiting_confirmation', 'origination_in_doubt')
 UNION ALL
 SELECT 'card_verification', id, requested_at, ARRAY['card-verification/' || id]
 FROM platform.card_verifications AS asked WHERE NOT EXISTS (

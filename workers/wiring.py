@@ -34,6 +34,7 @@ from activities.vault import VaultActivities
 from bank.client import BankClient
 from bank.files import Originator
 from bank.gateway import BankGateway
+from config.crash_points import armed_crash_points
 from config.settings import (
     BankSealingSettings,
     BankSettings,
@@ -66,6 +67,7 @@ from domain.disputes import ChargebackNotice
 from domain.ids import (
     dispute_workflow_id,
     late_notice_workflow_id,
+    micro_deposit_workflow_id,
     onboarding_workflow_id,
     payment_workflow_id,
 )
@@ -390,6 +392,17 @@ _EVERY_HOUR = Schedule(
 )
 
 
+def _crash_places() -> Callable[[str, str], None]:
+    """Where a file of the bank is, as a crash point: `bank.file.created`, `.sending` and `.answered`."""
+    points = armed_crash_points()
+
+    def passing(place: str, micro_deposit_id: str) -> None:
+        if points is not None:
+            points.reached(f"bank.file.{place}", micro_deposit_workflow_id(micro_deposit_id))
+
+    return passing
+
+
 async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     engine, settings = _engine(stack), BankSettings()
     bank = BankClient(settings.url, settings.token.get_secret_value(), settings.answer_timeout_seconds)
@@ -397,7 +410,7 @@ async def _bank(client: Client, build_id: str, stack: AsyncExitStack) -> Worker:
     originator = Originator(settings.routing_number, settings.name, settings.company_id, settings.company_name)
     unsealer = Unsealer([settings.private_key.get_secret_value()])
     corrections = Sealer(CorrectionSealingSettings().public_key.get_secret_value())
-    gateway = BankGateway(engine, unsealer, bank, originator, corrections=corrections)
+    gateway = BankGateway(engine, unsealer, bank, originator, corrections=corrections, passing=_crash_places())
     activities = BankActivities(engine, gateway, MicroDepositBooks(engine), TemporalDepositWorkflows(client))
     await ensure_schedules(client, [_EVERY_HOUR])
     return activity_worker(

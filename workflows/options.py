@@ -30,6 +30,8 @@ class WatchedOptions(CallOptions):
 
 
 _NETWORK_WORKER_SILENT = timedelta(seconds=4)
+# Nobody waits for the bank as a payer waits for the network, but a removal does, and whoever looks at a doubt.
+_BANK_WORKER_SILENT = timedelta(seconds=4)
 
 
 # Milliseconds in our own trust zone, idempotent. The default first back-off of a second would turn one lost
@@ -156,9 +158,10 @@ BANK_CALL = CallOptions(
 )
 
 # A file goes out, or is asked for. Nobody waits for it, and a bank that is closed opens again within hours.
-BANK_ORIGINATION = CallOptions(
+BANK_ORIGINATION = WatchedOptions(
     task_queue=TaskQueue.BANK,
     start_to_close_timeout=timedelta(seconds=60),
+    heartbeat_timeout=_BANK_WORKER_SILENT,
     schedule_to_close_timeout=timedelta(hours=4),
     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
 )

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Faults(BaseModel):
-    """What goes wrong from now on. The first two count down with each file that is handed over."""
+    """What goes wrong from now on. The first three count down with each file that is handed over."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,6 +32,8 @@ class Faults(BaseModel):
     """Files that are taken and answered by a proxy's error."""
     lose_requests: int = Field(default=0, ge=0)
     """Files that never arrive, answered by a proxy's error."""
+    repeat_requests: int = Field(default=0, ge=0)
+    """Files that arrive twice."""
     down: bool = False
     """Nothing but the control side answers."""
     slow_seconds: float = Field(default=0, ge=0, le=60)
@@ -163,6 +165,9 @@ def _add_files(app: FastAPI, bank: BankSimulator, guard: params.Depends) -> None
         if bank.faults.lose_requests:
             bank.faults.lose_requests -= 1
             return PlainTextResponse("bad gateway", 502)
+        if bank.faults.repeat_requests:
+            bank.faults.repeat_requests -= 1
+            await bank.ask(lambda store: store.take(file_id, file_digest, content))
         report = await bank.ask(lambda store: store.take(file_id, file_digest, content))
         if bank.faults.lose_answers:
             bank.faults.lose_answers -= 1

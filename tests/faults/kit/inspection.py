@@ -251,7 +251,9 @@ SELECT id AS subject, status AS detail FROM platform.payments WHERE status IN ('
 UNION ALL
 SELECT id, status FROM platform.refunds WHERE status IN ('pending', 'in_doubt')
 UNION ALL
-SELECT id, status FROM platform.payment_methods WHERE status = 'pending'
+SELECT id, status FROM platform.payment_methods WHERE status = 'pending' AND type = 'card'
+UNION ALL
+SELECT file_id, format('file %s', state) FROM bank.files WHERE state NOT IN ('sent', 'refused')
 UNION ALL
 SELECT effect_key, format('%s %s', kind, state) FROM network.messages
 WHERE state IN ('created', 'sending')

@@ -42,9 +42,11 @@ WORKERS: Mapping[Zone, str] = {
     Zone.VAULT: "vault worker",
     Zone.NETWORK: "network worker",
     Zone.NOTIFY: "notify worker",
+    Zone.BANK: "bank worker",
 }
 API = "API"
 POSTGRES, VALKEY, TEMPORAL, SIMULATOR = "PostgreSQL", "Valkey", "Temporal", "network simulator"
+BANK_SIMULATOR = "bank simulator"
 # Whoever reaches both, does so through proxies.
 _DETOURED = [zone for zone, settings in SETTINGS.items() if {DatabaseSettings, TemporalSettings} <= {*settings}]
 _CRASH_SECONDS = 30
@@ -265,6 +267,8 @@ class _Detoured(Blueprint):
             state=str(self._state.path),
             simulator_token=self._state.secret("simulator_control_token"),
             sandbox_token=self._state.secret("sandbox_control_token"),
+            bank=f"http://{LOOPBACK}:{self._ports['bank']}",
+            bank_control_token=self._state.secret("bank_control_token"),
         )
 
 
