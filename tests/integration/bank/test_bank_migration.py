@@ -54,3 +54,34 @@ def test_bank_accounts_come_and_go_and_cards_stay(scratch: str) -> None:
         assert rows == [("pm_card",)]
         command.upgrade(config, "head")
         assert connection.execute("SELECT count(*) FROM bank.files").fetchone() == (0,)
+
+
+def test_notices_effects_and_corrections_go_and_come_and_a_verification_stays(scratch: str) -> None:
+    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
+    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    command.upgrade(config, "0021")
+    with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(_ROWS)
+        connection.execute(_VERIFICATIONS)
+        command.upgrade(config, "0020")
+        kept = connection.execute("SELECT micro_deposit_id FROM bank.amounts").fetchall()
+        assert kept == [("md_open",)], "amounts of what has ended were kept, or of what has not were not"
+        with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
+            connection.execute("DELETE FROM bank.amounts")
+        command.downgrade(config, "0021")
+        assert connection.execute("SELECT to_regclass('bank.return_effects')").fetchone() == (None,)
+        with pytest.raises(psycopg.Error):
+            connection.execute("DELETE FROM bank.amounts")
+        command.upgrade(config, "head")
+        assert connection.execute("SELECT count(*) FROM bank.micro_deposits").fetchone() == (2,)
+
+
+_VERIFICATIONS = """
+INSERT INTO bank.limits (reference, cycles) VALUES ('bref_1', 2);
+INSERT INTO bank.micro_deposits
+    (id, account_id, user_id, payment_method_id, bank_account_id, reference, status, requested_at)
+    SELECT 'md_' || status, 'acct_1', 'usr_1', 'pm_bank', 'ba_1', 'bref_1',
+        CASE status WHEN 'open' THEN 'sent' ELSE 'expired' END, now()
+    FROM (VALUES ('open'), ('over')) AS wanted (status);
+INSERT INTO bank.amounts SELECT id, 32, 45 FROM bank.micro_deposits;
+"""
