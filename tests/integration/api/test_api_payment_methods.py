@@ -188,6 +188,8 @@ async def test_what_is_no_card_is_shown_and_is_not_treated_as_one(shop: Shop, da
         await patch(shop, method, exp_month=1, exp_year=2035),
     ):
         assert (response.status_code, response.json()["error"]["code"]) == (409, "payment_method_no_card")
+    # Nobody has verified it by deposits, which the invariants would tell of for as long as it is active.
+    assert (await delete(shop, method)).json()["status"] == "removed"
 
 
 async def test_a_verification_of_a_removed_card_is_kept(shop: Shop) -> None:
