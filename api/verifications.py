@@ -18,8 +18,7 @@ from domain.ids import effect_key
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.network import SealedCredential
-from domain.verifications import VerificationOpening
-from store.payment_methods import VerificationLimits, find_verification, open_verification_within
+from store.payment_methods import VerificationLimits, count_verification, find_verification
 from store.queries import Row
 from vault.credentials import purchase
 from workflows.messages import CardVerification
@@ -50,21 +49,16 @@ def new_verification(
     )
 
 
-async def open_within_limits(context: ApiContext, connection: AsyncConnection, verification: CardVerification) -> None:
+async def count_within_limits(context: ApiContext, connection: AsyncConnection, verification: CardVerification) -> None:
     """Counts it, in the caller's transaction: before anything is asked, and once, however often it is repeated.
 
     Raises:
         ApiError: there were enough.
     """
-    opening = VerificationOpening(
-        verification.verification_id,
-        verification.payment_method_id,
-        verification.currency,
-        verification.merchant,
-        verification.requested_at,
-    )
     limits = VerificationLimits(context.settings.verifications_per_card, context.settings.verifications_per_user)
-    wait_seconds = await open_verification_within(connection, opening, limits)
+    wait_seconds = await count_verification(
+        connection, verification.verification_id, verification.payment_method_id, limits
+    )
     if wait_seconds is not None:
         message = "Issuers were asked often enough about this card, or for this user, within 24 hours."
         raise ApiError("verification_limit_reached", message, retry_after_seconds=wait_seconds)

@@ -138,12 +138,6 @@ async def _tell(connection: AsyncConnection, event: str, row: Row, **more: Any) 
 
 async def open_verification(connection: AsyncConnection, opening: VerificationOpening) -> None:
     """Keeps that the card is being verified, and in whose name."""
-    await _open(connection, opening, None, None)
-
-
-async def _open(
-    connection: AsyncConnection, opening: VerificationOpening, user_id: str | None, card_reference: str | None
-) -> None:
     await connection.execute(
         _OPEN,
         {
@@ -152,33 +146,31 @@ async def _open(
             "currency": opening.currency.value,
             "merchant": json.dumps(asdict(opening.merchant)),
             "requested_at": opening.requested_at,
-            "user_id": user_id,
-            "card_reference": card_reference,
         },
     )
 
 
-async def open_verification_within(
-    connection: AsyncConnection, opening: VerificationOpening, limits: VerificationLimits
+async def count_verification(
+    connection: AsyncConnection, verification_id: str, payment_method_id: str, limits: VerificationLimits
 ) -> int | None:
-    """`open_verification`, unless there were enough within 24 hours: then in how many seconds there may be another one.
+    """Counts a verification that is asked for; or in how many seconds there may be one, if there were enough within 24
+    hours.
 
-    A verification that was opened before is opened, and counts once. Whoever asks at the same moment waits for the
-    caller's transaction to end.
+    One that was counted counts once. Whoever asks at the same moment waits for the caller's transaction to end.
     """
-    values: dict[str, Any] = {"id": opening.verification_id, "method": opening.payment_method_id}
-    if (await connection.execute(_IS_OPEN, values)).one_or_none() is not None:
-        return None
+    values: dict[str, Any] = {"id": verification_id, "method": payment_method_id}
     subject = (await connection.execute(_COUNTED_BY, values)).one()
     # First the user, then the card, always: nobody waits for somebody who waits for them.
     for name in (subject.user_id, subject.card_reference):
         await connection.execute(_LOCK_COUNT, {"name": name})
+    if (await connection.execute(_IS_COUNTED, values)).one_or_none() is not None:
+        return None
     values |= {"user": subject.user_id, "card": subject.card_reference}
     values |= {"per_user": limits.per_user, "per_card": limits.per_card}
     wait_seconds: float | None = await connection.scalar(_WAIT, values)
     if wait_seconds is not None:
         return max(1, math.ceil(wait_seconds))
-    await _open(connection, opening, subject.user_id, subject.card_reference)
+    await connection.execute(_COUNT, values)
     return None
 
 
@@ -222,13 +214,12 @@ async def list_verifications(
 
 
 _OPEN = text("""
-INSERT INTO platform.card_verifications (
-    id, payment_method_id, currency, merchant, requested_at, user_id, card_reference)
-VALUES (:id, :payment_method_id, :currency, CAST(:merchant AS jsonb), :requested_at, :user_id, :card_reference)
+INSERT INTO platform.card_verifications (id, payment_method_id, currency, merchant, requested_at)
+VALUES (:id, :payment_method_id, :currency, CAST(:merchant AS jsonb), :requested_at)
 ON CONFLICT (id) DO NOTHING
 """)
 
-_IS_OPEN = text("SELECT true FROM platform.card_verifications WHERE id = :id")
+_IS_COUNTED = text("SELECT true FROM platform.verification_counts WHERE verification_id = :id")
 
 # The same card has the same payment account reference, whoever added it.
 _COUNTED_BY = text("""
@@ -239,18 +230,22 @@ LEFT JOIN vault.pans AS pans USING (fingerprint_version, fingerprint)
 WHERE method.id = :method
 """)
 
+_COUNT = text("""
+INSERT INTO platform.verification_counts (verification_id, user_id, card_reference) VALUES (:id, :user, :card)
+""")
+
 _LOCK_COUNT = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 17))")
 
 # Until enough of the last 24 hours' are older than that, by the one of the two limits that takes longer.
 _WAIT = text("""
-SELECT extract(epoch FROM max(counted.opened) + interval '24 hours' - clock_timestamp()) FROM (
-    (SELECT created_at AS opened FROM platform.card_verifications
-        WHERE user_id = :user AND created_at > clock_timestamp() - interval '24 hours'
-        ORDER BY created_at DESC OFFSET :per_user - 1 LIMIT 1)
+SELECT extract(epoch FROM max(counted.counted_at) + interval '24 hours' - clock_timestamp()) FROM (
+    (SELECT counted_at FROM platform.verification_counts
+        WHERE user_id = :user AND counted_at > clock_timestamp() - interval '24 hours'
+        ORDER BY counted_at DESC OFFSET :per_user - 1 LIMIT 1)
     UNION ALL
-    (SELECT created_at FROM platform.card_verifications
-        WHERE card_reference = :card AND created_at > clock_timestamp() - interval '24 hours'
-        ORDER BY created_at DESC OFFSET :per_card - 1 LIMIT 1)
+    (SELECT counted_at FROM platform.verification_counts
+        WHERE card_reference = :card AND counted_at > clock_timestamp() - interval '24 hours'
+        ORDER BY counted_at DESC OFFSET :per_card - 1 LIMIT 1)
 ) AS counted
 """)
 

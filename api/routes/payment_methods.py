@@ -27,7 +27,7 @@ from api.schemas.payment_methods import (
     VerificationObject,
     VerifyBody,
 )
-from api.verifications import credential_for, declined, new_verification, open_within_limits, verified
+from api.verifications import count_within_limits, credential_for, declined, new_verification, verified
 from api.workflow_calls import provision_token, remove_card, renew_card
 from domain.errors import Unavailable
 from domain.ids import PAYMENT_METHOD, VERIFICATION, derived_id
@@ -81,7 +81,7 @@ async def add_card(
         if body.verify:
             verification_id = derived_id(VERIFICATION, reservation.resource_id)
             verification = new_verification(verification_id, method, reservation.created_at)
-            await open_within_limits(context, connection, verification)
+            await count_within_limits(context, connection, verification)
     await provision_token(context.temporal, card.token_id, context.settings.wait_seconds, verification)
     shown = card_object(
         await visible_payment_method(context, caller, payment_method_id),
@@ -132,7 +132,7 @@ async def verify_payment_method(
         return reservation.response
     verification = new_verification(reservation.resource_id, method, reservation.created_at, body)
     async with context.engine.begin() as connection:
-        await open_within_limits(context, connection, verification)
+        await count_within_limits(context, connection, verification)
     if reservation.fresh:
         verification = replace(verification, credential=await credential_for(context, verification))
     shown = await verified(context, verification)

@@ -91,10 +91,7 @@ class PaymentMethod(Base):
 
 
 class CardVerification(Base):
-    """That a card was asked about, in the name of `merchant`. Rows are only added.
-
-    By `card_reference` (the card's PAR) and `user_id` it is counted how often.
-    """
+    """That a card was asked about, in the name of `merchant`. Rows are only added."""
 
     __tablename__ = "card_verifications"
     __table_args__ = {"schema": "platform"}  # noqa: RUF012
@@ -105,8 +102,18 @@ class CardVerification(Base):
     merchant: Mapped[dict[str, Any]]
     requested_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
-    card_reference: Mapped[str | None]
-    user_id: Mapped[str | None]
+
+
+class VerificationCount(Base):
+    """That a verification was let in: by `card_reference` (the card's PAR) and `user_id` it is counted how often."""
+
+    __tablename__ = "verification_counts"
+    __table_args__ = {"schema": "platform"}  # noqa: RUF012
+
+    verification_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    card_reference: Mapped[str]
+    counted_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
 class CardVerificationResult(Base):
