@@ -142,6 +142,24 @@ async def test_an_account_that_does_not_exist_comes_back(shop: Shop, bank: Bank)
     assert (await shop.get(f"/v1/payment_methods/{added['id']}"))["status"] == "removed"
 
 
+async def test_what_the_bank_corrects_is_shown_and_the_verification_goes_on(
+    shop: Shop, bank: Bank, database: AsyncEngine
+) -> None:
+    added = (await _add(shop, "1099200002")).json()
+    await _sent(shop, added["id"])
+    await bank.forward(5)
+    await bank.forward(5)
+    corrected = await until(
+        lambda: shop.get(f"/v1/payment_methods/{added['id']}"),
+        lambda shown: shown["routing_number"] != added["routing_number"],
+    )
+    assert (corrected["routing_number"], corrected["last4"]) == ("011000015", added["last4"])
+    assert (await _status(shop, added["id"], "awaiting_confirmation"))["attempts_remaining"] == 3
+    async with database.connect() as connection:
+        waiting = text("SELECT count(*) FROM bank.returns WHERE kind = 'change' AND told_at IS NULL")
+        assert await connection.scalar(waiting) == 0
+
+
 async def test_a_lost_answer_of_the_bank_sends_nothing_twice(shop: Shop, bank: Bank, database: AsyncEngine) -> None:
     await bank.control("POST", "/faults", {"lose_answers": 1})
     added = (await _add(shop)).json()
