@@ -37,8 +37,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _QUESTIONS: Final = "direct:questions"
-# How long an answer is waited for: most issuers take a few tenths of a second, and a workflow task lasts two.
-_PATIENCE_SECONDS: Final = 1.0
 # How long nothing is asked after a question that no worker took.
 _REST_SECONDS: Final = 5.0
 # Questions that nobody took outlive the process that asked them by no more than this.
@@ -69,11 +67,13 @@ class _Unreadable(DurapayError):
 
 
 class DirectLine:
-    """The asking end, one per process of the payments' zone."""
+    """The asking end, one per process of the payments' zone. `patience_seconds` is how long an answer is waited for:
+    most issuers take a few tenths of a second, and a workflow task lasts two."""
 
-    def __init__(self, redis: Redis, converter: DataConverter) -> None:
+    def __init__(self, redis: Redis, converter: DataConverter, *, patience_seconds: float = 1.0) -> None:
         self._redis = redis
         self._converter = converter
+        self._patience_seconds = patience_seconds
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[AuthorizationOutcome | None]] = {}
@@ -106,7 +106,7 @@ class DirectLine:
                 pipeline.rpush(_QUESTIONS, question)
                 pipeline.expire(_QUESTIONS, _KEPT_SECONDS)
                 await pipeline.execute()
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(self._patience_seconds):
                 return await answer
         except TimeoutError:
             await self._take_back(question)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.context import ApiContext
 from api.errors import ApiError, user_closed
-from domain.money import Money
+from domain.currency import Currency
 from domain.tiers import limit_for
 from store.onboarding_queries import Standing, find_standing
 
@@ -22,13 +22,15 @@ async def require_open(context: ApiContext, user_id: str, param: str | None = No
     return standing
 
 
-async def require_may_pay(context: ApiContext, user_id: str, money: Money) -> None:
-    """
+async def require_may_pay(context: ApiContext, user_id: str, amount_minor: int, currency: Currency) -> int:
+    """What one payment of this user may be in `currency` at most, in its minor units; `amount_minor` is not more.
+
     Raises:
         ApiError: the wallet is closed or about to be, or one payment of this user may not be that much.
     """
     standing = await require_open(context, user_id, "payment_method")
-    limit = limit_for(standing.tier, money.currency)
-    if money.amount_minor > limit:
-        message = f"One payment may be {limit} minor units of {money.currency} at most ({standing.tier})."
+    limit = limit_for(standing.tier, currency)
+    if amount_minor > limit:
+        message = f"One payment may be {limit} minor units of {currency} at most ({standing.tier})."
         raise ApiError("amount_above_limit", message, "amount_minor")
+    return limit

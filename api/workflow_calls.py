@@ -200,4 +200,9 @@ def _unreachable() -> ApiError:
     return ApiError("service_unavailable", message, retry_after_seconds=2)
 
 
-_PARAMETERS = {"amount_too_large": "amount_minor", "amount_invalid": "amount_minor", "step_up_code_incorrect": "code"}
+_PARAMETERS = {
+    "amount_above_limit": "amount_minor",
+    "amount_too_large": "amount_minor",
+    "amount_invalid": "amount_minor",
+    "step_up_code_incorrect": "code",
+}

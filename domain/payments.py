@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from domain.errors import InvalidTransition
-from domain.money import Money
+from domain.money import MAX_AMOUNT_MINOR, Money
 
 
 class CaptureMethod(StrEnum):
@@ -167,7 +167,8 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
 
     Raises:
         InvalidTransition: nothing of the kind can happen in this state (`payment_<event>_in_<status>`), or the
-            amount is more than is left (`amount_too_large`) or not positive (`amount_invalid`).
+            amount is more than is left (`amount_too_large`), than an amount can be (`amount_above_limit`), or not
+            positive (`amount_invalid`).
     """
     next_status = TRANSITIONS.get((payment.status, event))
     if next_status is None:
@@ -186,6 +187,8 @@ def apply(payment: Payment, event: PaymentEvent, amount_minor: int = 0, *, final
             )
         case PaymentEvent.INCREASED if payment.amount_captured_minor:
             raise InvalidTransition("payment_partly_captured", "an authorization that was captured cannot grow")
+        case PaymentEvent.INCREASED if payment.money.amount_minor + amount_minor > MAX_AMOUNT_MINOR:
+            raise InvalidTransition("amount_above_limit", "no message of the network holds so large an amount")
         case PaymentEvent.INCREASED:
             _require(amount_minor)
             return replace(

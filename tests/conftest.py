@@ -18,6 +18,7 @@ import psycopg.sql
 import pytest
 import pytest_asyncio
 import redis.asyncio as aioredis
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
@@ -37,6 +38,10 @@ from tests.support.shared import close_run, exclusively, open_run, run_folder, s
 
 if TYPE_CHECKING:
     from tests.support.platform import Access
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _TEMPLATE = "durapay_template"
 _CODEC = EncryptionCodec({"test": secrets.token_bytes(32)}, "test")

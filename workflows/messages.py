@@ -62,9 +62,10 @@ class CaptureRequest:
 
 @dataclass(frozen=True, slots=True)
 class IncrementRequest:
-    """Authorize `amount_minor` more."""
+    """Authorize `amount_minor` more, so that the payment is `limit_minor` at most (None: whatever an amount can be)."""
 
     amount_minor: int
+    limit_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,8 @@ class PaymentWorkflow(DurableSteps):
         self._captures_advised = 0
         self._increments = 0
         self._increments_in_doubt: dict[str, int] = {}
+        # What the issuer is being asked for now: increments at once must not pass their limit together.
+        self._asked_more_minor = 0
         self._cleared_minor: dict[str, int] = {}
         self._shown_status = PaymentStatus.PROCESSING
         self._shown_at_risk_minor = 0
@@ -353,7 +355,10 @@ class PaymentWorkflow(DurableSteps):
             payment_id=self._request.payment_id,
             money=Money(request.amount_minor, self._request.money.currency),
         )
-        match await self._ask_increment(command):
+        self._asked_more_minor += request.amount_minor
+        outcome = await self._ask_increment(command)
+        self._asked_more_minor -= request.amount_minor
+        match outcome:
             case Approved() as approved:
                 try:
                     await self._change(PaymentEvent.INCREASED, approved.amount_minor)
@@ -371,7 +376,10 @@ class PaymentWorkflow(DurableSteps):
 
     @increment.validator
     def _may_increment(self, request: IncrementRequest) -> None:
-        self._check(PaymentEvent.INCREASED, request.amount_minor)
+        self._check(PaymentEvent.INCREASED, self._asked_more_minor + request.amount_minor)
+        total = self._payment.money.amount_minor + self._asked_more_minor + request.amount_minor
+        if request.limit_minor is not None and total > request.limit_minor:
+            raise ApplicationError(f"at most {request.limit_minor} minor units", type="amount_above_limit")
 
     @named_update("void")
     async def void(self, request: VoidRequest) -> PaymentSnapshot:

@@ -89,7 +89,7 @@ async def create_payment(
     is not known yet: `requires_action`, `in_review`, `in_doubt`, or `processing` when the wait ran out.
     """
     method = await visible_payment_method(context, caller, body.payment_method, "payment_method")
-    await require_may_pay(context, method["user_id"], Money(body.amount_minor, Currency[body.currency]))
+    await require_may_pay(context, method["user_id"], body.amount_minor, Currency[body.currency])
     if method["type"] != "card":
         raise ApiError("payment_method_no_card", "Payments are made with cards.", "payment_method")
     if method["status"] != "active":
@@ -169,9 +169,9 @@ async def increment_payment(
 ) -> Response:
     """Asks the issuer for more, before anything is captured. Whatever it says, what was authorized before stands."""
     payment = await _visible(context, caller, payment_id)
-    total = Money(payment["amount_minor"] + body.amount_minor, Currency[payment["currency"]])
-    await require_may_pay(context, payment["user_id"], total)
-    message = IncrementRequest(body.amount_minor)
+    total_minor = payment["amount_minor"] + body.amount_minor
+    limit = await require_may_pay(context, payment["user_id"], total_minor, Currency[payment["currency"]])
+    message = IncrementRequest(body.amount_minor, limit)
     return await _update(context, request, caller, payment_id, body, key, PaymentWorkflow.increment, message)
 
 

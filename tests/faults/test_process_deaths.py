@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(180)
 
 PAYMENTS, NETWORK, VAULT = WORKERS[Zone.PAYMENTS], WORKERS[Zone.NETWORK], WORKERS[Zone.VAULT]
 # Long enough to kill a process meanwhile, and shorter than the platform waits for an answer.
-HELD_BACK_SECONDS = ANSWER_TIMEOUT_SECONDS * 0.8
+HELD_BACK_SECONDS = ANSWER_TIMEOUT_SECONDS * 0.6
 
 
 # ------------------------------------------------------------------------------------------------- the network worker

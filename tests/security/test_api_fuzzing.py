@@ -25,7 +25,7 @@ BEYOND_THE_SCHEMA: list[Any] = [positive_data_acceptance, missing_required_heade
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_an_operation_answers_as_its_document_says(case: Case[Any], platform: Access, operator: Shop) -> None:
     """An operator may ask for everything."""
     headers = {"Authorization": f"Bearer {operator.key}"}

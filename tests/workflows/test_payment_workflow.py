@@ -185,6 +185,22 @@ async def test_a_credential_that_expires_again_is_a_doubt_and_reversed(world: Wo
     assert (await world.closed()).status is S.VOIDED
 
 
+async def test_increments_at_once_do_not_pass_their_limit_together(world: World) -> None:
+    world.outside.increment.then(approved(600))
+    await world.pay()
+    outcomes = await asyncio.gather(
+        *(world.handle.execute_update(PaymentWorkflow.increment, IncrementRequest(600, 2000)) for _ in range(3)),
+        return_exceptions=True,
+    )
+    refused = [outcome for outcome in outcomes if isinstance(outcome, WorkflowUpdateFailedError)]
+    assert len(refused) == 2
+    assert {cause.type for failure in refused if isinstance(cause := failure.cause, ApplicationError)} == {
+        "amount_above_limit"
+    }
+    assert (await world.row())["amount_authorized_minor"] == 1650
+    assert len(world.outside.increment.calls) == 1
+
+
 async def test_an_uncaptured_authorization_is_voided_after_seven_days(
     world: World, time_skipping_env: WorkflowEnvironment
 ) -> None:

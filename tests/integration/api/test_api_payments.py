@@ -68,6 +68,36 @@ async def test_an_automatic_payment_is_captured_without_being_asked(shop: Shop, 
     assert authorization["state"] == "captured"
 
 
+async def test_an_authorization_grows_before_it_is_captured(shop: Shop, network: Network) -> None:
+    wallet = await shop.wallet()
+    payment = await shop.authorized(wallet.card_id, 2000)
+    path = f"/v1/payments/{payment['id']}"
+    response = await shop.post(f"{path}/increment", {"amount_minor": 500})
+    assert (response.status_code, response.json()["amount_authorized_minor"]) == (200, 2500)
+    response = await shop.post(f"{path}/capture", {"amount_minor": 2500})
+    assert (response.status_code, response.json()["amount_captured_minor"]) == (200, 2500)
+    response = await shop.post(f"{path}/increment", {"amount_minor": 100})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "payment_unexpected_state")
+    [authorization] = (await network.journal(payment["id"]))["authorizations"]
+    assert authorization["captured_minor"] == 2500
+
+
+async def test_an_increment_that_is_declined_or_too_much_leaves_what_was_authorized(shop: Shop) -> None:
+    wallet = await shop.wallet("4000990000100002")
+    payment = await shop.authorized(wallet.card_id, 2000)
+    path = f"/v1/payments/{payment['id']}"
+    for amount_minor, status, code, param in (
+        (500, 402, "increment_declined", None),
+        (5_000_000, 422, "amount_above_limit", "amount_minor"),
+        (999_999_999_999, 422, "amount_above_limit", "amount_minor"),
+        (0, 422, "amount_invalid", "amount_minor"),
+    ):
+        response = await shop.post(f"{path}/increment", {"amount_minor": amount_minor})
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (status, code, param), amount_minor
+    assert (await shop.get(path))["amount_authorized_minor"] == 2000
+
+
 async def test_a_voided_payment_is_reversed_at_the_network(shop: Shop, network: Network) -> None:
     wallet = await shop.wallet()
     payment = await shop.authorized(wallet.card_id)

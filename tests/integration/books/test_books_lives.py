@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -261,11 +261,9 @@ def test_the_books_say_what_the_payments_say_whatever_happens_to_them(database_u
             settings=settings(
                 max_examples=20,
                 stateful_step_count=30,
-                deadline=None,
                 # Looking for a smaller example takes minutes on a database; the steps are printed as they are.
                 phases=[Phase.generate],
                 database=None,
-                suppress_health_check=[HealthCheck.too_slow],
             ),
         )
     finally:

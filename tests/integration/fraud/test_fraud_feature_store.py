@@ -62,7 +62,6 @@ _pauses = st.sampled_from((0, 0, 0, *(days * DAY_MS + MINUTE_MS for days in (1, 
 
 _against_redis = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

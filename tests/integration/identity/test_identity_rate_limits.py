@@ -53,9 +53,9 @@ async def test_the_answer_says_what_is_left_and_when_there_is_more(limits: RateL
 
 
 async def test_a_request_that_one_bucket_refuses_counts_in_none(limits: RateLimits) -> None:
-    assert await _taken(limits, 4, user="usr_1", address="192.0.2.1") == [True, True, True, False]
+    assert sum(await _taken(limits, 4, user="usr_1", address="192.0.2.1")) == 3
     # The address has room for one of four: the refused request was not counted there.
-    assert await _taken(limits, 2, user="usr_2", address="192.0.2.1") == [True, False]
+    assert sum(await _taken(limits, 2, user="usr_2", address="192.0.2.1")) == 1
 
 
 async def test_classes_of_routes_are_counted_apart(limits: RateLimits) -> None:
@@ -76,7 +76,7 @@ async def test_no_minute_has_more_than_the_limit_wherever_it_begins(redis: Redis
     steps = await redis.hgetall(name)
     await redis.delete(name)
     await redis.hset(name, mapping={str(int(step) - 1): used for step, used in steps.items()})
-    assert await _taken(limits, 6, key="key_1") == [True] * 5 + [False]
+    assert sum(await _taken(limits, 6, key="key_1")) == 5
     assert await redis.hlen(name) == 1
     assert 60_000 < await redis.pttl(name) <= 70_000
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select
@@ -237,11 +237,9 @@ def test_any_chains_do_in_postgresql_what_they_do_in_the_model(database_url: str
             settings=settings(
                 max_examples=30,
                 stateful_step_count=30,
-                deadline=None,
                 # Looking for a smaller example takes minutes on a database; the steps are printed as they are.
                 phases=[Phase.generate],
                 database=None,
-                suppress_health_check=[HealthCheck.too_slow],
             ),
         )
     finally:

@@ -66,8 +66,8 @@ class Lines:
         self._redis = redis
         self._stack = stack
 
-    async def asking(self) -> DirectLine:
-        line = DirectLine(self._redis, CONVERTER)
+    async def asking(self, patience_seconds: float = 20.0) -> DirectLine:
+        line = DirectLine(self._redis, CONVERTER, patience_seconds=patience_seconds)
         self._stack.push_async_callback(line.close)
         line.start()
         async with asyncio.timeout(5):
@@ -122,39 +122,39 @@ async def test_an_answer_that_takes_longer_is_left_to_the_activity_and_the_excha
     network.seconds = 1.5
     decided = asyncio.Event()
     network.decide = lambda asked: decided.set() or approval(asked)  # type: ignore[func-returns-value]
-    line = await lines.asking()
+    line = await lines.asking(patience_seconds=0.3)
     await lines.answering(network)
     assert await line.ask(command(1)) is None
     assert not decided.is_set()
-    await asyncio.wait_for(decided.wait(), 5)
+    await asyncio.wait_for(decided.wait(), 10)
     network.seconds = 0
-    assert await line.ask(command(2)) == approval(command(2)), "the late answer is nobody else's"
+    patient = await lines.asking()
+    assert await patient.ask(command(2)) == approval(command(2)), "the late answer is nobody else's"
 
 
 async def test_a_fault_is_left_to_the_activity_at_once(lines: Lines, network: Network) -> None:
     network.fault = DurapayError("the link is down")
     line = await lines.asking()
     await lines.answering(network)
-    started = asyncio.get_running_loop().time()
-    assert await line.ask(command()) is None
-    assert asyncio.get_running_loop().time() - started < 0.9
+    async with asyncio.timeout(10):
+        assert await line.ask(command()) is None
 
 
 async def test_a_question_that_no_worker_takes_is_taken_back_and_the_next_payers_do_not_wait(
     lines: Lines, network: Network, redis: Redis
 ) -> None:
-    line = await lines.asking()
+    line = await lines.asking(patience_seconds=0.5)
     assert await line.ask(command(1)) is None
     assert await redis.llen(QUESTIONS) == 0
-    started = asyncio.get_running_loop().time()
-    assert await line.ask(command(2)) is None
-    assert asyncio.get_running_loop().time() - started < 0.5
+    asked = await asyncio.gather(*(line.ask(command(n)) for n in range(100)))
+    assert asked == [None] * 100
+    assert await redis.llen(QUESTIONS) == 0, "nothing more was asked"
     await lines.answering(network)
     assert network.asked == []
 
 
 async def test_a_question_whose_asker_died_is_forgotten_within_seconds(lines: Lines, redis: Redis) -> None:
-    line = await lines.asking()
+    line = await lines.asking(patience_seconds=2)
     asking = asyncio.create_task(line.ask(command()))
     async with asyncio.timeout(5):
         while not await redis.llen(QUESTIONS):  # noqa: ASYNC110 - it looks from outside

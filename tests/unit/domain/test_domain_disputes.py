@@ -267,5 +267,5 @@ class DisputeLife(RuleBasedStateMachine):
             assert holding is Holding.MERCHANT
 
 
-DisputeLife.TestCase.settings = settings(max_examples=100, stateful_step_count=20, deadline=None, database=None)
+DisputeLife.TestCase.settings = settings(max_examples=100, stateful_step_count=20, database=None)
 TestDisputeLife = DisputeLife.TestCase

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from domain.currency import Currency
 from domain.errors import InvalidTransition
-from domain.money import Money
+from domain.money import MAX_AMOUNT_MINOR, Money
 from domain.payments import FINAL, TRANSITIONS, UNDECIDED, Payment, PaymentEvent, PaymentStatus, apply
 
 S, E = PaymentStatus, PaymentEvent
@@ -212,6 +212,12 @@ def test_an_authorization_that_grows_may_be_captured_to_its_new_amount_and_no_fu
         apply(grown, E.CAPTURED, 1251)
 
 
+def test_an_authorization_does_not_grow_beyond_what_an_amount_can_be() -> None:
+    with pytest.raises(InvalidTransition) as refusal:
+        apply(in_state(S.AUTHORIZED), E.INCREASED, MAX_AMOUNT_MINOR)
+    assert refusal.value.code == "amount_above_limit"
+
+
 def test_an_authorization_that_was_captured_does_not_grow() -> None:
     payment = apply(in_state(S.AUTHORIZED), E.CAPTURED, 400, final=False)
     with pytest.raises(InvalidTransition) as refusal:
@@ -323,5 +329,5 @@ class PaymentLife(RuleBasedStateMachine):
             assert self.payment.amount_captured_minor == 0
 
 
-PaymentLife.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, database=None)
+PaymentLife.TestCase.settings = settings(max_examples=150, stateful_step_count=30, database=None)
 TestPaymentLife = PaymentLife.TestCase

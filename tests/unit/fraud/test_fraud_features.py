@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.currency import Currency
@@ -108,7 +108,6 @@ def test_a_first_payment_has_no_history_and_everything_is_new() -> None:
     assert again["seconds_since_last"] == 5
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     cents=st.lists(st.integers(0, 10**14), min_size=1, max_size=6),
     step=st.integers(-(10**9), 10**9),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.risk import RiskAction
@@ -83,7 +83,6 @@ def test_the_most_severe_action_wins_and_all_reasons_are_given() -> None:
     assert reasons == ("card_velocity_1m", "user_amount_24h", "first_payment_high_amount")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(FEATURE_NAMES), st.floats(-1, 1e6)), st.permutations(DEFAULT_RULES.rules))
 def test_the_action_does_not_depend_on_the_order_of_the_rules(features: dict[str, float], rules: list[Rule]) -> None:
     values = _QUIET | features

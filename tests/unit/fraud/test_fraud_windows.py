@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud.events import PaymentEvent, Place
@@ -24,8 +24,7 @@ from fraud.windows import (
 )
 
 _START_MS = 1_780_000_000_000
-# A busy machine is no failure.
-_unhurried = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_sixty_examples = settings(max_examples=60)
 _HOME, _SYDNEY = Place(40.71, -74.01), Place(-33.87, 151.21)
 
 
@@ -56,7 +55,7 @@ def _naive(seen: Sequence[PaymentEvent], now: PaymentEvent, window: int) -> list
     return [event for event in seen if now.at_ms - window < event.at_ms <= now.at_ms]
 
 
-@_unhurried
+@_sixty_examples
 @given(_streams(ordered=True))
 def test_a_window_holds_exactly_the_payments_of_its_length_before_the_payment(events: list[PaymentEvent]) -> None:
     state = StreamingState()
@@ -69,7 +68,7 @@ def test_a_window_holds_exactly_the_payments_of_its_length_before_the_payment(ev
         assert user.cards_24h == len({found.card for found in inside[2]})
 
 
-@_unhurried
+@_sixty_examples
 @given(_streams(ordered=True))
 def test_a_merchants_window_covers_its_length_and_at_most_one_cell_more(events: list[PaymentEvent]) -> None:
     state = StreamingState()
@@ -80,7 +79,7 @@ def test_a_merchants_window_covers_its_length_and_at_most_one_cell_more(events: 
             assert count <= len(_naive(events[: index + 1], event, window + cell))
 
 
-@_unhurried
+@_sixty_examples
 @given(_streams(span_ms=WINDOWS_MS[3]), st.data())
 def test_a_payment_asked_about_again_counts_nothing_and_sees_the_same_past(
     events: list[PaymentEvent], data: st.DataObject
@@ -94,7 +93,7 @@ def test_a_payment_asked_about_again_counts_nothing_and_sees_the_same_past(
         assert often.observe(event) == expected
 
 
-@_unhurried
+@_sixty_examples
 @given(_streams(ordered=True), _streams(ordered=True))
 def test_features_at_a_time_do_not_change_when_later_payments_are_added(
     events: list[PaymentEvent], later: list[PaymentEvent]
@@ -108,7 +107,7 @@ def test_features_at_a_time_do_not_change_when_later_payments_are_added(
     assert replayed[: len(rows)] == rows
 
 
-@_unhurried
+@_sixty_examples
 @given(_streams(ordered=True), st.integers(1, WINDOWS_MS[3] - 1))
 def test_later_payments_that_arrive_early_are_in_no_window(events: list[PaymentEvent], ahead: int) -> None:
     now = _payment(1000, _START_MS)
@@ -119,7 +118,7 @@ def test_later_payments_that_arrive_early_are_in_no_window(events: list[PaymentE
     assert (found.user, found.ip) == (expected.user, expected.ip)
 
 
-@_unhurried
+@_sixty_examples
 @given(st.permutations(range(8)))
 def test_the_order_of_arrival_does_not_change_what_the_windows_hold_in_the_end(order: list[int]) -> None:
     state = StreamingState()

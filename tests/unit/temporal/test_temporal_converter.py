@@ -62,7 +62,7 @@ def refused(document: object, type_hint: Any) -> str:
 
 @pytest.mark.parametrize("message", message_types())
 def test_a_message_comes_back_as_it_was_sent(message: type) -> None:
-    @settings(max_examples=25, deadline=None, database=None)
+    @settings(max_examples=25, database=None)
     @given(st.from_type(message))
     def holds(value: object) -> None:
         again = round_trip(value, message)
