@@ -59,16 +59,16 @@ def test_bank_accounts_come_and_go_and_cards_stay(scratch: str) -> None:
 def test_notices_effects_and_corrections_go_and_come_and_a_verification_stays(scratch: str) -> None:
     config = Config(str(Path(store.__file__).parent / "alembic.ini"))
     config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
-    command.upgrade(config, "0021")
+    command.upgrade(config, "0020")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(_ROWS)
         connection.execute(_VERIFICATIONS)
-        command.upgrade(config, "0020")
+        command.upgrade(config, "0021")
         kept = connection.execute("SELECT micro_deposit_id FROM bank.amounts").fetchall()
         assert kept == [("md_open",)], "amounts of what has ended were kept, or of what has not were not"
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation):
             connection.execute("DELETE FROM bank.amounts")
-        command.downgrade(config, "0021")
+        command.downgrade(config, "0020")
         assert connection.execute("SELECT to_regclass('bank.return_effects')").fetchone() == (None,)
         with pytest.raises(psycopg.Error):
             connection.execute("DELETE FROM bank.amounts")

@@ -44,7 +44,7 @@ def scratch(empty_database_url: str) -> Iterator[str]:
 def test_the_guards_are_the_same_after_a_way_back(scratch: str) -> None:
     config = Config(str(Path(store.__file__).parent / "alembic.ini"))
     config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
-    command.upgrade(config, "0021")
+    command.upgrade(config, "0020")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         after = connection.execute(GUARDS).fetchall()
         connection.execute("INSERT INTO platform.accounts (id, name) VALUES ('acct_1', 'shop')")
@@ -56,7 +56,7 @@ def test_the_guards_are_the_same_after_a_way_back(scratch: str) -> None:
         assert {("identity.passkeys", "keep_passkey"), ("onboarding.events", "append_only")} <= {
             row[:2] for row in before
         }
-        command.upgrade(config, "0021")
+        command.upgrade(config, "0020")
         assert connection.execute(GUARDS).fetchall() == after
         connection.execute("UPDATE platform.users SET closing_at = now()")
         with pytest.raises(IntegrityError, match="is closed, or about to be"):
