@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import unicodedata
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -85,6 +86,8 @@ class DurableSteps:
             raise ApplicationError("no such step can be resolved that way", type="step_not_resolvable")
         if not request.reason.strip() or not request.operator.strip():
             raise ApplicationError("a resolution needs an operator and a reason", type="reason_required")
+        if step.proposal is not None and _respelled(step.proposal.operator, request.operator):
+            raise ApplicationError("the same operator's name is spelled in another way", type="operator_respelled")
 
     def needs_attention(self) -> tuple[str, ...]:
         return tuple(name for name, step in self._steps.items() if step.parked_since is not None)
@@ -169,6 +172,19 @@ class DurableSteps:
                 if task.cancelled():  # not the workflow's cancellation: its life itself is being taken down
                     raise
                 workflow.logger.warning("a cancellation was refused: use the workflow's own updates")
+
+
+def _respelled(first: str, second: str) -> bool:
+    """Whether two different strings are one name but for capitals, spaces and the form of their characters.
+
+    Asked by a validator, which leaves nothing in a history, so what was resolved earlier replays as it was.
+    """
+    return first != second and _letters(first) == _letters(second)
+
+
+def _letters(name: str) -> str:
+    # Compatibility forms look alike to whoever reads the history afterwards (Unicode Standard Annex #15, NFKC).
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def failure_type(error: Failure) -> str:

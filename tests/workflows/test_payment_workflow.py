@@ -409,6 +409,9 @@ async def test_a_forced_outcome_needs_two_different_people_and_a_reason(world: W
     await _refused("step_not_resolvable", handle.execute_update(PaymentWorkflow.resolve, wrong_step))
     assert not (await handle.execute_update(PaymentWorkflow.resolve, word)).applied
     assert not (await handle.execute_update(PaymentWorkflow.resolve, word)).applied
+    for respelled in ("Operator-1", " operator-1 ", "operator -1", "\N{FULLWIDTH LATIN SMALL LETTER O}perator-1"):
+        same = replace(word, operator=respelled)
+        await _refused("operator_respelled", handle.execute_update(PaymentWorkflow.resolve, same))
     second = replace(word, operator="operator-2")
     assert (await handle.execute_update(PaymentWorkflow.resolve, second)).applied
     assert (await world.closed()).status is S.VOIDED
