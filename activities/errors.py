@@ -9,7 +9,6 @@ from datetime import timedelta
 from temporalio.exceptions import ApplicationError
 
 from domain.errors import DurapayError, Unavailable
-from ledger.errors import PaymentDisputed
 from network.errors import InDoubt, JournalUnavailable, NotAcknowledged, StanExhausted
 from notify.errors import DeliveryIncomplete, TemporaryFailure
 
@@ -22,8 +21,6 @@ _RETRYABLE: tuple[type[DurapayError], ...] = (
     InDoubt,
     DeliveryIncomplete,
     TemporaryFailure,
-    # A refund and a chargeback at the same moment: the refund waits, where an operator sees it, for the case to be won.
-    PaymentDisputed,
 )
 
 

@@ -204,5 +204,6 @@ _PARAMETERS = {
     "amount_above_limit": "amount_minor",
     "amount_too_large": "amount_minor",
     "amount_invalid": "amount_minor",
+    "payment_disputed": "amount_minor",
     "step_up_code_incorrect": "code",
 }

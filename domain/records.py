@@ -76,9 +76,13 @@ class PaymentChange:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """`standing_hold` is the pending transfer that stands for the payment from now on, if one does."""
+    """`standing_hold` is the pending transfer that stands for the payment from now on, if one does.
+
+    `disputed` says of a refund that was reserved that disputes have taken what it is of: it must not be given.
+    """
 
     standing_hold: str | None = None
+    disputed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

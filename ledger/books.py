@@ -99,11 +99,19 @@ class PaymentBooks:
     async def record(self, change: PaymentChange) -> Recorded:
         """Brings the payment to `change.version` with the ledger entries of its event.
 
+        A refund is reserved whether or not disputes leave room for it; the answer says if they do not. It is looked up
+        after the reservation is committed, so that of a refund and a dispute at the same moment one sees the other.
+
         Raises:
             OutOfOrder: the version before it is not recorded, or another event stands under this version.
             ledger.errors.LedgerError: the ledger refuses the entries; nothing is changed.
         """
-        return await self.record_all([change])
+        recorded = await self.record_all([change])
+        if change.event is not PaymentEvent.REFUND_RESERVED:
+            return recorded
+        async with self._engine.connect() as connection:
+            disputed = await connection.scalar(_DISPUTED, {"id": change.payment_id})
+        return dataclasses.replace(recorded, disputed=bool(disputed))
 
     async def record_all(self, changes: Sequence[PaymentChange]) -> Recorded:
         """Records consecutive changes of one payment together or not at all.
@@ -289,6 +297,12 @@ def _hold(opening: PaymentOpening) -> list[Step]:
 
 _OPEN = text("SELECT platform.open_payment(CAST(:document AS jsonb))")
 _RECORD = text("SELECT platform.record_payment(CAST(:document AS jsonb))")
+
+_DISPUTED = text("""
+SELECT amount_refunded_minor + refunds_pending_minor > amount_captured_minor - (
+    SELECT sum(taken_minor - excess_minor) FROM platform.disputes WHERE payment_id = payments.id AND taken_minor > 0)
+FROM platform.payments WHERE id = :id
+""")
 
 _CHECKED = text("""
 INSERT INTO platform.card_checks (source_id, payment_method_id, cvc, address_line1, postal_code, checked_at)

@@ -119,7 +119,7 @@ class ExceedsPendingTransferAmount(LedgerError):
 
 
 class PaymentDisputed(LedgerError):
-    """The refund wants what a dispute has taken of the payment; it can be given once the case is won."""
+    """A refund would give what a dispute has taken of the payment. None is asked of the network that would."""
 
     code = "payment_disputed"
 

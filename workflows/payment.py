@@ -46,7 +46,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, NeverSent, Reversed, Unknown
     from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
-    from domain.records import PaymentChange, RefundRecord
+    from domain.records import PaymentChange, Recorded, RefundRecord
     from domain.refunds import RefundStatus
     from domain.risk import RiskAction
     from temporal.search_attributes import ACCOUNT_ID, AMOUNT_AT_RISK_MINOR, IN_DOUBT_SINCE, PAYMENT_STATUS
@@ -449,9 +449,13 @@ class PaymentWorkflow(DurableSteps):
             request.refund_id, RefundStatus.PENDING, Money(amount_minor, self._request.money.currency)
         )
         self._refunds[request.refund_id] = snapshot
-        await self._change(
+        recorded = await self._change(
             PaymentEvent.REFUND_RESERVED, amount_minor, refund=self._refund_record(snapshot, request.reason)
         )
+        if recorded.disputed:
+            refused = replace(snapshot, status=RefundStatus.FAILED, failure_code="payment_disputed")
+            await self._refund_changed(PaymentEvent.REFUND_FAILED, refused, amount_minor)
+            raise ApplicationError("a dispute has taken what is to be refunded", type="payment_disputed")
         self._in_background(self._run_refund(snapshot))
         try:
             await workflow.wait_condition(
@@ -541,7 +545,7 @@ class PaymentWorkflow(DurableSteps):
         capture_before: datetime | None = None,
         refund: RefundRecord | None = None,
         checks: CardChecks | None = None,
-    ) -> None:
+    ) -> Recorded:
         """Moves the payment on and records it with its ledger entries and its event, in one transaction.
 
         The move itself happens before the first await: of two handlers that want the same thing, one gets it and the
@@ -582,6 +586,7 @@ class PaymentWorkflow(DurableSteps):
             self._standing_hold = recorded.standing_hold
             self._recorded = payment
             self._show()
+            return recorded
 
     async def _capture(self, amount_minor: int, *, final: bool) -> None:
         self._captures += 1

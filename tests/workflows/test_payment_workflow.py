@@ -21,6 +21,8 @@ from domain.outcomes import Acknowledged, Approved, Declined, DoubtReason, Never
 from domain.payments import CaptureMethod, PaymentStatus
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
+from ledger.dispute_books import DisputeBooks
+from tests.support.disputes import Case, notice, opening_of
 from tests.support.world import CODES, NOW, Fault, World, approved, declined
 from workflows.messages import (
     CaptureCleared,
@@ -183,6 +185,23 @@ async def test_a_credential_that_expires_again_is_a_doubt_and_reversed(world: Wo
     world.outside.authorize.then(Fault("CredentialExpired", final=True))
     assert (await world.pay()).status is S.IN_DOUBT
     assert (await world.closed()).status is S.VOIDED
+
+
+async def test_a_refund_that_meets_a_dispute_is_refused_and_holds_nothing_up(world: World) -> None:
+    """The dispute is opened behind the back of whoever asked for the refund."""
+    await world.pay(capture_method=CaptureMethod.AUTOMATIC)
+    dispute = Case.of(opening_of(notice(world.request.payment_id, amount_minor=700)))
+    await DisputeBooks(world.engine, {}).open(dispute.opening)
+    handle, payment_id = world.handle, world.request.payment_id
+    await _refused(
+        "payment_disputed", handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"{payment_id}-1", 400))
+    )
+    assert world.outside.refund.calls == []
+    given = await handle.execute_update(PaymentWorkflow.refund, RefundRequest(f"{payment_id}-2", 300))
+    assert given.status is RefundStatus.SUCCEEDED
+    assert (await world.row())["amount_refunded_minor"] == 300
+    assert (await world.row())["refunds_pending_minor"] == 0
+    assert (await world.events())[-4:] == ["refund_reserved", "refund_failed", "refund_reserved", "refund_succeeded"]
 
 
 async def test_increments_at_once_do_not_pass_their_limit_together(world: World) -> None:

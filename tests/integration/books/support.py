@@ -15,7 +15,7 @@ from domain.ids import PAYMENT, PAYMENT_METHOD, REFUND, USER, new_id
 from domain.merchants import Merchant
 from domain.money import Money
 from domain.payments import CaptureMethod, Payment, PaymentEvent, PaymentStatus, apply
-from domain.records import PaymentChange, PaymentOpening, RefundRecord
+from domain.records import PaymentChange, PaymentOpening, Recorded, RefundRecord
 from domain.refunds import RefundStatus
 from domain.risk import RiskAction, RiskDecision
 from ledger.accounts import payable, receivable, suspense
@@ -118,15 +118,23 @@ class Shop:
         recorded = await self.books.open(opening)
         return Life(opening, Payment(opening.money), standing_hold=recorded.standing_hold)
 
-    async def record(self, life: Life, event: PaymentEvent, amount_minor: int = 0, **options: Any) -> None:
+    async def record(self, life: Life, event: PaymentEvent, amount_minor: int = 0, **options: Any) -> Recorded:
         change = life.change(event, amount_minor, **options)
-        life.went(change, (await self.books.record(change)).standing_hold)
+        recorded = await self.books.record(change)
+        life.went(change, recorded.standing_hold)
+        return recorded
 
     async def reserve(self, life: Life, amount_minor: int) -> str:
+        refund_id, disputed = await self.reserve_if_undisputed(life, amount_minor)
+        assert not disputed
+        return refund_id
+
+    async def reserve_if_undisputed(self, life: Life, amount_minor: int) -> tuple[str, bool]:
+        """The refund, and whether it is more than disputes have left."""
         refund_id = new_id(REFUND)
         life.refunds[refund_id] = amount_minor
-        await self.record(life, PaymentEvent.REFUND_RESERVED, amount_minor, refund_id=refund_id)
-        return refund_id
+        recorded = await self.record(life, PaymentEvent.REFUND_RESERVED, amount_minor, refund_id=refund_id)
+        return refund_id, recorded.disputed
 
     async def in_state(self, status: PaymentStatus) -> Life:
         """A payment of 1000 minor units, led to `status` by the shortest way."""

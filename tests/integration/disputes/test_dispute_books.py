@@ -419,14 +419,19 @@ async def _execute(engine: AsyncEngine, statement: str, dispute_id: str) -> None
 # ---------------------------------------------------------------------------------------- refunds of a disputed payment
 
 
-async def test_a_refund_of_what_a_dispute_has_taken_is_refused(books: DisputeBooks, shop: Shop, life: Life) -> None:
+async def test_a_refund_of_what_a_dispute_has_taken_is_told_so_and_cannot_be_given(
+    books: DisputeBooks, shop: Shop, life: Life
+) -> None:
     await start(books, life, amount_minor=700)
+    refund_id, disputed = await shop.reserve_if_undisputed(life, 301)
+    assert disputed
     version = life.version
     with pytest.raises(PaymentDisputed, match=life.id):
-        await shop.reserve(life, 301)
+        await shop.record(life, PaymentEvent.REFUND_SUCCEEDED, 301, refund_id=refund_id)
     assert life.version == version
-    life.refunds.clear()
-    await shop.reserve(life, 300)
+    await shop.record(life, PaymentEvent.REFUND_FAILED, 301, refund_id=refund_id)
+    left = await shop.reserve(life, 300)
+    await shop.record(life, PaymentEvent.REFUND_SUCCEEDED, 300, refund_id=left)
 
 
 async def test_a_case_that_is_won_lets_its_money_be_refunded_and_one_that_is_lost_does_not(
@@ -436,11 +441,8 @@ async def test_a_case_that_is_won_lets_its_money_be_refunded_and_one_that_is_los
         life = await shop.in_state(PaymentStatus.CAPTURED)
         case = await start(books, life)
         await goes(books, case, event)
-        if refused:
-            with pytest.raises(PaymentDisputed):
-                await shop.reserve(life, 1)
-        else:
-            await shop.reserve(life, 1000)
+        _, disputed = await shop.reserve_if_undisputed(life, 1)
+        assert disputed is refused
 
 
 async def test_an_inquiry_takes_nothing_and_keeps_no_refund_back(books: DisputeBooks, shop: Shop, life: Life) -> None:
@@ -459,8 +461,11 @@ async def test_a_refund_that_was_reserved_before_the_dispute_ends_as_it_would_ha
 async def test_of_a_refund_and_a_dispute_at_the_same_moment_one_is_refused(books: DisputeBooks, shop: Shop) -> None:
     for _ in range(10):
         life = await shop.in_state(PaymentStatus.CAPTURED)
-        disputed, refunded = await asyncio.gather(start(books, life), shop.reserve(life, 1000), return_exceptions=True)
-        assert isinstance(disputed, DisputeExceedsPayment) != isinstance(refunded, PaymentDisputed)
+        opened, reserved = await asyncio.gather(
+            start(books, life), shop.reserve_if_undisputed(life, 1000), return_exceptions=True
+        )
+        assert isinstance(reserved, tuple)
+        assert isinstance(opened, DisputeExceedsPayment) != reserved[1]
 
 
 async def test_a_refund_by_hand_is_refused_as_well(books: DisputeBooks, engine: AsyncEngine, life: Life) -> None:
@@ -468,5 +473,5 @@ async def test_a_refund_by_hand_is_refused_as_well(books: DisputeBooks, engine: 
     async with engine.connect() as connection:
         with pytest.raises(DBAPIError, match="payment_disputed"):
             await connection.execute(
-                text("UPDATE platform.payments SET refunds_pending_minor = 1 WHERE id = :id"), {"id": life.id}
+                text("UPDATE platform.payments SET amount_refunded_minor = 1 WHERE id = :id"), {"id": life.id}
             )
