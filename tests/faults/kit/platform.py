@@ -29,8 +29,8 @@ from tests.faults.kit.wire import PostgresCutter, iso8583
 from tests.support.platform import Access
 
 # How long the network worker waits for the host, and how late the card that answers late does.
-ANSWER_TIMEOUT_SECONDS = 1.0
-LATE_ANSWER_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 1.5
+LATE_ANSWER_SECONDS = 3.0
 # How long the API lets a caller wait.
 WAIT_SECONDS = 5
 POOL_SIZE = 4

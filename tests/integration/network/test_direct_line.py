@@ -163,9 +163,7 @@ async def test_a_question_whose_asker_died_is_forgotten_within_seconds(lines: Li
     assert await asking is None
 
 
-async def test_nothing_on_the_line_can_be_read_or_forged(
-    lines: Lines, network: Network, redis: Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_nothing_on_the_line_can_be_read_or_forged(lines: Lines, network: Network, redis: Redis) -> None:
     line = await lines.asking()
     asking = asyncio.create_task(line.ask(command()))
     async with asyncio.timeout(5):
@@ -178,7 +176,6 @@ async def test_nothing_on_the_line_can_be_read_or_forged(
     assert await asking == approval(command())
     assert await line.ask(command(3)) == approval(command(3)), "what could not be read stops nobody"
     assert network.asked == [command(1).effect_key, command(3).effect_key]
-    assert caplog.text.count("cannot be read") == 2
 
 
 async def test_without_redis_the_activity_asks(network: Network) -> None:
