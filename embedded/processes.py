@@ -21,6 +21,8 @@ LOOPBACK = "127.0.0.1"
 _TAIL_LINES = 15
 _FREE_PORTS = (20_000, 32_000)
 _LISTEN = "0A"
+# What `free_port` gave away is nobody else's, although its server may not listen yet.
+_claims: list[socket.socket] = []
 
 
 class ServerFailed(DurapayError):
@@ -36,12 +38,25 @@ class PortTaken(DurapayError):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses at this moment.
+    """A TCP port of the loopback interface that nobody uses, and nobody else is given while this process lives.
 
     It is below the range from which Linux takes the ports of outgoing connections (ip_local_port_range, from 32768 on):
     one of those could have it when the server starts.
     """
-    return next(port for port in iter(lambda: random.randrange(*_FREE_PORTS), None) if port_is_free(port))
+    candidates = iter(lambda: random.randrange(*_FREE_PORTS), None)
+    return next(port for port in candidates if _claimed(port) and port_is_free(port))
+
+
+def _claimed(port: int) -> bool:
+    """Claims `port` for this process, by an abstract socket of that name (unix(7)): it ends with the process."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0durapay-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def port_is_free(port: int) -> bool:

@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -89,6 +89,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def empty_database_url() -> str:
     """A database of this worker's own in which no migration ran."""
     return _database(f"empty_{worker_index()}", template="template1")
+
+
+@pytest.fixture
+def scratch(empty_database_url: str) -> Iterator[str]:
+    """A database of this test's own, in which no migration ran."""
+    name = f"scratch_{secrets.token_hex(4)}"
+    with psycopg.connect(empty_database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        yield empty_database_url.rpartition("/")[0] + f"/{name}"
+        connection.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ class TwilioSmsChannel:
         threads: int = 4,
     ) -> None:
         http_client = _HttpClient(endpoint, timeout_seconds)
-        self._client = Client(account_sid, auth_token, http_client=http_client)
+        # Looked up here: the SDK imports its API at the first use, which takes longer than a message may.
+        self._messages = Client(account_sid, auth_token, http_client=http_client).messages
         self._sender = sender
         self._calls = BlockingCalls("twilio", threads=threads, deadline_seconds=2 * timeout_seconds)
 
@@ -51,7 +52,7 @@ class TwilioSmsChannel:
 
     def _send(self, to: str, body: str) -> str:
         try:
-            created = self._client.messages.create(to=to, from_=self._sender, body=body)
+            created = self._messages.create(to=to, from_=self._sender, body=body)
         except TwilioRestException as error:
             raise _translated(error) from None
         except Timeout:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -60,13 +60,12 @@ class FaultyPlatform:
         self.state = StateFolder(folder)
         self.state.create()
         (folder / KIT_FILE).write_text(str(os.getpid()))
-        free = _free_ports()
-        ports = {name: next(free) for name in PORTS}
+        ports = {name: free_port() for name in PORTS}
         self.database = {
-            zone: Proxy(f"{zone} → database", next(free), ports["database"], PostgresCutter) for zone in _DETOURED
+            zone: Proxy(f"{zone} → database", free_port(), ports["database"], PostgresCutter) for zone in _DETOURED
         }
-        self.temporal = {zone: Proxy(f"{zone} → Temporal", next(free), ports["temporal"]) for zone in _DETOURED}
-        self.network = Proxy("network → card network", next(free), ports["network"], iso8583)
+        self.temporal = {zone: Proxy(f"{zone} → Temporal", free_port(), ports["temporal"]) for zone in _DETOURED}
+        self.network = Proxy("network → card network", free_port(), ports["network"], iso8583)
         self._blueprint = _Detoured(self.state, ports, self)
         self._parts = {part.name: part for part in self._blueprint.parts()}
         # What runs under each name now: the part itself, or one with armed crash points.
@@ -270,16 +269,6 @@ class _Detoured(Blueprint):
             bank=f"http://{LOOPBACK}:{self._ports['bank']}",
             bank_control_token=self._state.secret("bank_control_token"),
         )
-
-
-def _free_ports() -> Iterator[int]:
-    """Each another one: none of them is listened on until all are given away."""
-    given: set[int] = set()
-    while True:
-        port = free_port()
-        if port not in given:
-            given.add(port)
-            yield port
 
 
 def _faketime() -> Path:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 
-import store
+from tests.support.migrations import alembic_config
 
 _ROWS = """
 INSERT INTO platform.accounts (id, name) VALUES ('acct_1', 'a');
@@ -25,20 +19,8 @@ INSERT INTO platform.payment_methods
 """
 
 
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
 def test_bank_accounts_come_and_go_and_cards_stay(scratch: str) -> None:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    config = alembic_config(scratch)
     command.upgrade(config, "0016")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(_ROWS)
@@ -57,8 +39,7 @@ def test_bank_accounts_come_and_go_and_cards_stay(scratch: str) -> None:
 
 
 def test_notices_effects_and_corrections_go_and_come_and_a_verification_stays(scratch: str) -> None:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    config = alembic_config(scratch)
     command.upgrade(config, "0020")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(_ROWS)

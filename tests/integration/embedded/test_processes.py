@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,6 +83,21 @@ async def test_a_process_gets_the_given_environment_alone(tmp_path: Path, monkey
     await process.start()
     assert await process.wait() == 0
     assert "DURAPAY" not in (tmp_path / "log").read_text()
+
+
+def test_a_free_port_is_given_to_one_process_until_it_ends() -> None:
+    program = "from embedded.processes import free_port; print(*(free_port() for _ in range(50)), flush=True); input()"
+    others = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    given = [free_port() for _ in range(50)]
+    for other in others:
+        assert other.stdout is not None
+        given += map(int, other.stdout.readline().split())
+    assert len(given) == len(set(given)) == 200
+    for other in others:
+        other.communicate("")
 
 
 async def test_a_port_belongs_to_the_process_that_listens_there() -> None:

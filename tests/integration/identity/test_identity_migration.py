@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
-import psycopg
-import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 
-import store
 from domain.scopes import Scope
 from store.api_keys import KeyOwner, create_api_key, find_owner
 from store.engine import create_engine
-
-
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+from tests.support.migrations import alembic_config
 
 
 def _owner(url: str, key: str) -> KeyOwner | None:
@@ -45,8 +27,7 @@ def _owner(url: str, key: str) -> KeyOwner | None:
 def test_a_plain_key_survives_a_way_back_and_one_that_may_do_less_does_not_come_back_as_one_for_all(
     scratch: str,
 ) -> None:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    config = alembic_config(scratch)
     command.upgrade(config, "0013")
     plain = create_api_key(scratch, "shop")
     operator = create_api_key(scratch, "shop", operator=True)

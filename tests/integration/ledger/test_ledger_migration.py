@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 
-import store
+from tests.support.migrations import alembic_config
 
 _OPENS = [{"id": name, "currency": "USD", "code": "till"} for name in ("a", "b", "c")]
-
-
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def _config(url: str) -> Config:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
 
 
 def _apply(connection: psycopg.Connection[Any], prefix: str) -> None:
@@ -63,7 +41,7 @@ def _entries(connection: psycopg.Connection[Any], account: str) -> list[tuple[An
 
 
 def test_transfers_from_before_have_the_entries_that_they_would_have_been_given(scratch: str) -> None:
-    config = _config(scratch)
+    config = alembic_config(scratch)
     command.upgrade(config, "0006")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         _apply(connection, "old:")
@@ -85,7 +63,7 @@ def test_transfers_from_before_have_the_entries_that_they_would_have_been_given(
 
 
 def test_the_ledger_works_on_after_a_downgrade_and_another_upgrade(scratch: str) -> None:
-    config = _config(scratch)
+    config = alembic_config(scratch)
     command.upgrade(config, "0007")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         _apply(connection, "new:")
@@ -100,7 +78,7 @@ def test_the_ledger_works_on_after_a_downgrade_and_another_upgrade(scratch: str)
 
 
 def test_the_ledger_works_with_transfers_that_are_booked_together_and_without(scratch: str) -> None:
-    config = _config(scratch)
+    config = alembic_config(scratch)
     command.upgrade(config, "0012")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         _apply(connection, "new:")

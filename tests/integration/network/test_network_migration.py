@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 
-import store
+from tests.support.migrations import alembic_config
 
 _INSERT = """
 INSERT INTO network.messages (effect_key, kind, state, mti, acquirer_id, amount_minor, currency, payment_id, acceptor,
@@ -28,25 +22,8 @@ UPDATE network.messages SET state = 'answered', response_code = '00', answered_a
 """
 
 
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def _config(url: str) -> Config:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
-
-
 def test_clearing_finds_what_was_captured_before_there_was_clearing(scratch: str) -> None:
-    config = _config(scratch)
+    config = alembic_config(scratch)
     command.upgrade(config, "0007")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(_ROWS)
@@ -63,7 +40,7 @@ def test_clearing_finds_what_was_captured_before_there_was_clearing(scratch: str
 
 
 def test_sales_keep_the_schema_from_going_back(scratch: str) -> None:
-    config = _config(scratch)
+    config = alembic_config(scratch)
     command.upgrade(config, "0008")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(_INSERT.replace("'authorize'", "'sale'"))

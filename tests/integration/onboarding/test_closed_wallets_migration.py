@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 from psycopg.errors import IntegrityError
 
-import store
+from tests.support.migrations import alembic_config
 
 # What guards rows that are rewritten to forget somebody.
 GUARDS = """
@@ -30,20 +24,8 @@ VALUES (%(id)s, 'acct_1', 'usr_1', %(id)s, 'visa', '424242', '4242', 12, 2034, '
 """
 
 
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
 def test_the_guards_are_the_same_after_a_way_back(scratch: str) -> None:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    config = alembic_config(scratch)
     command.upgrade(config, "0020")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         after = connection.execute(GUARDS).fetchall()

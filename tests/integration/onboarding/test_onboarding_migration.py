@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
 import pytest
 from alembic import command
-from alembic.config import Config
-from psycopg import sql
 from sqlalchemy.exc import OperationalError
 
-import store
-
-
-@pytest.fixture
-def scratch(empty_database_url: str) -> Iterator[str]:
-    """A database of this test's own."""
-    name = f"scratch_{secrets.token_hex(4)}"
-    server = empty_database_url.replace("+psycopg", "")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield empty_database_url.rpartition("/")[0] + f"/{name}"
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+from tests.support.migrations import alembic_config
 
 
 def test_users_stay_when_the_schema_goes_back_and_it_stays_when_one_is_on_record(scratch: str) -> None:
-    config = Config(str(Path(store.__file__).parent / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", scratch.replace("%", "%%"))
+    config = alembic_config(scratch)
     command.upgrade(config, "0015")
     with psycopg.connect(scratch.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute("INSERT INTO platform.accounts (id, name) VALUES ('acct_1', 'shop')")
