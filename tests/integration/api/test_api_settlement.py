@@ -69,7 +69,8 @@ async def _everything(database: AsyncEngine, day: date, account_id: str) -> list
                 "SELECT (SELECT count(*) FROM ledger.transfers WHERE :account IN"
                 " (split_part(debit_account, ':', 2), split_part(credit_account, ':', 2))),"
                 " (SELECT count(*) FROM settlement.lines WHERE day = :day),"
-                " (SELECT count(*) FROM settlement.breaks WHERE day = :day),"
+                " (SELECT count(*) FROM settlement.breaks JOIN platform.payments ON payments.id = breaks.payment_id"
+                " WHERE day = :day AND account_id = :account),"
                 " (SELECT count(*) FROM settlement.payouts WHERE account_id = :account)"
             ),
             {"day": day, "account": account_id},
